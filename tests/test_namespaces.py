@@ -1,0 +1,54 @@
+"""What a run calls its own, and what of earlier runs may be swept."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fixtures.fields import Fields
+from fixtures.namespaces import HOST, KEPT, PROCESS, RunId, is_over, name_for
+
+NOW = datetime.now(UTC)
+
+
+def namespace(labels: dict[str, str], age: timedelta = timedelta()) -> Fields:
+    born = (NOW - age).strftime("%Y-%m-%dT%H:%M:%SZ")
+    meta = {"name": "x", "labels": labels, "creationTimestamp": born}
+    return Fields.of({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+
+
+def test_a_living_run_is_left_alone() -> None:
+    assert not is_over(namespace(RunId.new().labels), NOW)
+
+
+@pytest.mark.parametrize("process", ["4194305.1", "1.1", "", "nonsense"])
+def test_the_things_of_a_dead_process_are_swept(process: str) -> None:
+    labels = RunId.new().labels | {PROCESS: process}
+
+    assert is_over(namespace(labels), NOW)
+
+
+def test_kept_namespaces_stay() -> None:
+    labels = RunId.new().labels | {PROCESS: "4194305.1", KEPT: "true"}
+
+    assert not is_over(namespace(labels), NOW)
+
+
+@pytest.mark.parametrize(("age", "over"), [(timedelta(minutes=90), False), (timedelta(hours=3), True)])
+def test_a_run_of_another_machine_is_over_after_two_hours(age: timedelta, over: bool) -> None:
+    labels = RunId.new().labels | {HOST: "another", PROCESS: "1.1"}
+
+    assert is_over(namespace(labels, age), NOW) is over
+
+
+@pytest.mark.parametrize("test", ["test_a_pod", "test_it[ReplicaSet-3]", "test_" + "long_" * 40, "test_[_]"])
+def test_a_namespace_is_named_after_its_test(test: str) -> None:
+    name = name_for(test)
+
+    assert len(name) <= 63
+    assert name == name.lower().strip("-")
+    assert name.startswith(("a-pod-", "it-replicaset-3-", "long-long-", "test-"))
+    assert name_for(test) != name
+
+
+def test_labels_are_valid_label_values() -> None:
+    assert all(len(value) <= 63 and value.replace("-", "").replace(".", "").isalnum() for value in RunId.new().labels.values())
