@@ -1,0 +1,81 @@
+"""Catalogue and tests agree, and the check that says so can fail."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.capabilities import CHECKS
+from fixtures.catalogue import NEEDS, Behavior, catalogue, disagreements, parse
+
+ENTRY = {"id": "objects/a", "topic": "pods", "says": "It does.", "observe": "that it does"}
+
+
+def behavior(name: str, planned: bool = False) -> Behavior:
+    return Behavior(name, "pods", "It does.", "that it does", planned=planned)
+
+
+def test_the_catalogue_holds_what_the_documents_say() -> None:
+    documents = {entry.document for entry in catalogue().values()}
+
+    assert len(catalogue()) == 163
+    assert documents == {"core-concepts", "objects", "controllers", "state-and-ingress", "nginx-walkthrough"}
+
+
+def test_every_need_has_a_function_that_looks_it_up() -> None:
+    assert set(CHECKS) == set(NEEDS)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"needs": ["a-unicorn"]}, "unknown need a-unicorn"),
+        ({"status": "done"}, "only status is 'planned'"),
+        ({"sayz": "x"}, "unknown key sayz"),
+        ({"id": "controllers/a"}, "begins with objects/"),
+    ],
+)
+def test_a_wrong_entry_is_refused_by_name(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse("objects", [ENTRY | change])
+
+
+def test_an_entry_without_what_it_must_say_is_refused() -> None:
+    with pytest.raises(ValueError, match="observe missing"):
+        parse("objects", [{key: value for key, value in ENTRY.items() if key != "observe"}])
+
+
+def test_agreement_is_silent() -> None:
+    behaviors = {"objects/a": behavior("objects/a"), "objects/b": behavior("objects/b", planned=True)}
+
+    assert disagreements({"suites/test_pods.py::test_a": ["objects/a"]}, behaviors) == []
+
+
+@pytest.mark.parametrize(
+    ("tests", "complaint"),
+    [
+        ({"t": []}, "t: shows no behavior"),
+        ({"t": ["objects/x"]}, "has no behavior 'objects/x'"),
+        ({"t": ["objects/b"]}, "still calls planned"),
+        ({}, "objects/a has no test and is not planned"),
+    ],
+)
+def test_every_disagreement_is_named(tests: dict[str, list[str]], complaint: str) -> None:
+    behaviors = {"objects/a": behavior("objects/a"), "objects/b": behavior("objects/b", planned=True)}
+
+    assert any(complaint in line for line in disagreements(tests, behaviors))
+
+
+def test_a_part_of_the_tests_leaves_the_others_out_of_the_question() -> None:
+    assert disagreements({}, {"objects/a": behavior("objects/a")}, whole=False) == []
+
+
+def test_the_suites_collect_and_agree_with_the_catalogue(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "suites"], cwd=root, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tests collected" in done.stdout
