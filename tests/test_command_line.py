@@ -1,0 +1,194 @@
+"""Bad input ends with one clear line and an exit code of its own, and nothing is contacted that was not asked for."""
+
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Verify = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def verify(root: Path, tmp_path: Path) -> Verify:
+    """`./verify` as it runs inside the environment, with a cache and a kubeconfig of the test's own."""
+
+    def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "KUBECONFIG": str(tmp_path / "kubeconfig")}
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", *args],
+            cwd=root,
+            env={**os.environ, **own, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+def kubeconfig(path: Path, server: str, context: str = "there") -> None:
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": context,
+                "clusters": [{"name": "c", "cluster": {"server": server}}],
+                "users": [{"name": "u", "user": {"token": "wrong"}}],
+                "contexts": [{"name": context, "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )
+
+
+def the_one_line(done: "subprocess.CompletedProcess[str]") -> str:
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.fixture
+def forbidding_server() -> Iterator[Callable[[int, dict[str, object]], str]]:
+    """`forbidding_server(status, body)`: the address of a server that answers every request so."""
+    servers = []
+
+    def start(status: int, body: dict[str, object]) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_context_that_is_not_there_is_named_beside_those_that_are(verify: Verify, tmp_path: Path) -> None:
+    kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:1")
+
+    done = verify("--context", "nowhere")
+
+    assert done.returncode == 4
+    assert the_one_line(done) == "kubehave: no context 'nowhere'; there are: there"
+
+
+@pytest.mark.parametrize("content", [None, "}{ no yaml", "just words", ""])
+def test_an_unreadable_kubeconfig_is_named(verify: Verify, tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "kubeconfig").write_text(content)
+
+    done = verify("--context", "nowhere")
+
+    assert done.returncode == 4
+    assert str(tmp_path / "kubeconfig") in the_one_line(done)
+
+
+def test_a_cluster_that_does_not_answer_is_named_with_its_address(verify: Verify, tmp_path: Path) -> None:
+    kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:1")
+
+    done = verify("--context", "there")
+
+    assert done.returncode == 11
+    assert "http://127.0.0.1:1 does not answer: " in the_one_line(done)
+
+
+def test_a_cluster_that_is_silent_is_given_up_within_ten_seconds(verify: Verify, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        done = verify("--context", "there")
+
+    assert done.returncode == 11
+    assert "does not answer" in the_one_line(done)
+    assert time.monotonic() - began < 12  # ten, and the interpreter's own start
+
+
+def test_refused_credentials_are_named(
+    verify: Verify, tmp_path: Path, forbidding_server: Callable[[int, dict[str, object]], str]
+) -> None:
+    server = forbidding_server(401, {"kind": "Status", "reason": "Unauthorized", "message": "Unauthorized"})
+    kubeconfig(tmp_path / "kubeconfig", server)
+
+    done = verify("--context", "there")
+
+    assert done.returncode == 11
+    assert the_one_line(done) == f"kubehave: {server} refuses the credentials: 401 Unauthorized"
+
+
+def test_a_missing_right_is_named(
+    verify: Verify, tmp_path: Path, forbidding_server: Callable[[int, dict[str, object]], str]
+) -> None:
+    server = forbidding_server(201, {"kind": "SelfSubjectAccessReview", "status": {"allowed": False}})
+    kubeconfig(tmp_path / "kubeconfig", server)
+
+    done = verify("--context", "there")
+
+    assert done.returncode == 11
+    line = the_one_line(done)
+    assert line == f"kubehave: {server}: the right to create namespaces is missing for this context's user"
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["suites/test_pds.py"], "no such file or folder: suites/test_pds.py"),
+        (["--patience", "0"], "--patience is a factor above 0"),
+        (["--context", "x", "--keep"], "--keep and --node-image are for a cluster of the run's own"),
+        (["--keep-namespaces", "always"], "--keep-namespaces needs --keep or --context"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said_before_anything_is_made(verify: Verify, args: list[str], complaint: str) -> None:
+    done = verify(*args)
+
+    assert done.returncode == 4
+    assert complaint in the_one_line(done)
+
+
+def test_without_engine_and_leave_to_install_one_a_line_says_what_to_do(verify: Verify, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    done = verify("--no-install", PATH=str(tmp_path / "empty"))
+
+    assert done.returncode == 12
+    assert "podman" in the_one_line(done)
+
+
+@pytest.mark.parametrize("option", ["--help", "--collect-only", "--markers", "--fixtures", "--setup-plan"])
+def test_looking_around_contacts_nothing(verify: Verify, tmp_path: Path, option: str) -> None:
+    (tmp_path / "empty").mkdir()
+
+    done = verify(option, "suites", PATH=str(tmp_path / "empty"))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_list_images_prints_what_a_mirror_needs(verify: Verify) -> None:
+    done = verify("--list-images")
+
+    images = done.stdout.split()
+    assert done.returncode == 0
+    assert any("node" in image for image in images)
+    assert "registry.k8s.io/e2e-test-images/agnhost:2.63.0" in images
+    assert not any(image.startswith("localhost/") for image in images)
