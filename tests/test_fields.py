@@ -30,7 +30,9 @@ def test_what_the_api_knows_and_the_object_lacks_is_empty() -> None:
     assert not deployment.spec.strategy.rollingUpdate
 
 
-@pytest.mark.parametrize("path", ["spec.replcas", "status.readyReplica", "metadata.label", "spec.template.spec.container"])
+@pytest.mark.parametrize(
+    "path", ["spec.replcas", "status.readyReplica", "metadata.label", "spec.template.spec.container"]
+)
 def test_a_misspelt_attribute_raises_and_names_the_right_one(path: str) -> None:
     with pytest.raises(AttributeError, match=r"no such field; did you mean \w+\?"):
         thing = Fields.of(DEPLOYMENT)

@@ -51,4 +51,6 @@ def test_a_namespace_is_named_after_its_test(test: str) -> None:
 
 
 def test_labels_are_valid_label_values() -> None:
-    assert all(len(value) <= 63 and value.replace("-", "").replace(".", "").isalnum() for value in RunId.new().labels.values())
+    assert all(
+        len(value) <= 63 and value.replace("-", "").replace(".", "").isalnum() for value in RunId.new().labels.values()
+    )

@@ -41,7 +41,10 @@ def test_a_passed_test_shows_that_its_behavior_holds() -> None:
 
 
 def test_a_failed_test_breaks_its_behavior() -> None:
-    assert verdict_of(report("t", ["objects/a"], "failed", why="E  the Pod is Pending")) == ("broken", "E  the Pod is Pending")
+    assert verdict_of(report("t", ["objects/a"], "failed", why="E  the Pod is Pending")) == (
+        "broken",
+        "E  the Pod is Pending",
+    )
 
 
 @pytest.mark.parametrize("when", ["setup", "teardown"])
@@ -86,13 +89,16 @@ def test_what_was_not_chosen_has_no_verdict_and_what_is_planned_says_so() -> Non
     ledger = Ledger(CATALOGUE)
     ledger.add(report("t", ["objects/a"]))
 
-    assert {row["id"]: row["verdict"] for row in ledger.verdicts()} == {"objects/a": "holds", "objects/planned": "planned"}
+    assert {row["id"]: row["verdict"] for row in ledger.verdicts()} == {
+        "objects/a": "holds",
+        "objects/planned": "planned",
+    }
 
 
 def test_the_seconds_of_all_phases_and_tests_are_added() -> None:
     ledger = Ledger(CATALOGUE)
     for when in ("setup", "call", "teardown"):
-        ledger.add(report("t", ["objects/a"], when=when))  # type: ignore[arg-type]
+        ledger.add(report("t", ["objects/a"], when=when))
 
     assert ledger.verdicts()[0]["seconds"] == 1.5
 

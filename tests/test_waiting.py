@@ -20,7 +20,7 @@ def test_eventually_ends_at_the_first_look_that_holds() -> None:
 
 def test_eventually_raises_the_last_assertion_with_a_note() -> None:
     looks = 0
-    with pytest.raises(AssertionError, match="look 2 saw nothing|look . saw nothing") as failure:
+    with pytest.raises(AssertionError, match="saw nothing") as failure:
         for look in eventually(within=0.05, every=0.03):
             with look:
                 looks += 1

@@ -1,0 +1,104 @@
+"""The exhibits are headed, pinned, spelt as the API spells them, without a namespace, and used."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fixtures.fields import misspelt
+from fixtures.manifests import FOLDER, images_of, load_all, names
+
+#: A tag that names one version: at least major and minor, and none of the moving words.
+PINNED = re.compile(r"^[^@\s]+:v?\d+\.\d+[\w.-]*$|@sha256:[0-9a-f]{64}$")
+
+
+def line_of(text: str, document: int, path: tuple[str | int, ...]) -> int:
+    """The line, from 1, on which a field of a document stands."""
+    node: Any = list(yaml.compose_all(text))[document]
+    line = 1
+    for step in path:
+        if isinstance(node, yaml.MappingNode):
+            key, node = next((key, value) for key, value in node.value if key.value == str(step))
+            line = key.start_mark.line + 1
+        else:
+            node = node.value[step]
+    return line
+
+
+def misspelt_lines(text: str, label: str) -> Iterator[str]:
+    for number, document in enumerate(yaml.safe_load_all(text)):
+        for path, why in misspelt(document):
+            yield f"{label}:{line_of(text, number, path)}: {path[-1]}: {why}"
+
+
+def unpinned_lines(text: str, label: str) -> Iterator[str]:
+    for document in yaml.safe_load_all(text):
+        for image in images_of(document):
+            if not PINNED.search(image):
+                line = next(n for n, content in enumerate(text.splitlines(), 1) if image in content)
+                yield f"{label}:{line}: {image}: no pinned tag"
+
+
+def test_there_are_exhibits() -> None:
+    assert len(list(names())) >= 10
+
+
+@pytest.mark.parametrize("name", list(names()))
+def test_an_exhibit_is_headed(name: str) -> None:
+    head = (FOLDER / name).read_text().split("\napiVersion", maxsplit=1)[0]
+
+    assert len(head.splitlines()) >= 2, f"{name}: say in its header what it shows, where from, and what was changed"
+    assert all(line.startswith(("#", "---")) for line in head.splitlines())
+
+
+@pytest.mark.parametrize("name", list(names()))
+def test_an_exhibit_is_spelt_as_the_api_spells_it(name: str) -> None:
+    found = list(misspelt_lines((FOLDER / name).read_text(), f"manifests/{name}"))
+
+    if name.endswith(".refused.yaml"):
+        assert found, f"{name}: is called refused, and the API knows every field of it"
+    else:
+        assert found == []
+
+
+@pytest.mark.parametrize("name", list(names()))
+def test_an_exhibit_names_pinned_images_only(name: str) -> None:
+    assert list(unpinned_lines((FOLDER / name).read_text(), f"manifests/{name}")) == []
+
+
+@pytest.mark.parametrize("name", list(names()))
+def test_an_exhibit_names_no_namespace(name: str) -> None:
+    for document in load_all(name):
+        assert "namespace" not in document["metadata"]
+
+
+def test_every_exhibit_is_used(root: Path) -> None:
+    code = "".join(path.read_text() for folder in ("suites", "fixtures") for path in (root / folder).glob("*.py"))
+
+    assert [name for name in names() if f'"{name}"' not in code] == []
+
+
+def test_the_line_of_a_misspelt_field_is_named() -> None:
+    text = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - name: a\n      imagePullPolicies: Never\n"
+
+    assert list(misspelt_lines(text, "x.yaml")) == [
+        "x.yaml:6: imagePullPolicies: no such field; did you mean imagePullPolicy?"
+    ]
+
+
+@pytest.mark.parametrize("image", ["nginx", "nginx:latest", "nginx:1", "localhost:5000/nginx", "nginx:stable-alpine"])
+def test_a_moving_image_is_found(image: str) -> None:
+    text = f"apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - image: {image}\n"
+
+    assert list(unpinned_lines(text, "x.yaml")) == [f"x.yaml:5: {image}: no pinned tag"]
+
+
+def test_a_key_written_twice_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "twice.yaml").write_text("spec:\n  replicas: 3\n  replicas: 4\n")
+    monkeypatch.setattr("fixtures.manifests.FOLDER", tmp_path)
+
+    with pytest.raises(yaml.YAMLError, match="written twice"):
+        load_all("twice.yaml")
