@@ -1,0 +1,155 @@
+"""Times of whole runs, as JSON: `tox run -e bench` (or `python -m tests.bench --repeats 3`).
+
+Each repeat makes a cluster and runs the suites (`./verify --keep`), runs them again on it, measures there what a Pod's
+life costs (100 Pods up and gone), and removes it. The wall time of the tests is also given as a multiple of the floor:
+the Pods that the run made, times that cost. All times are in seconds, memory in MiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from fixtures.api import Api
+from fixtures.cluster import own_folders
+from fixtures.kube import Kube, is_ready
+from fixtures.waiting import eventually
+
+ROOT = Path(__file__).parent.parent
+PODS, DEPLOYMENTS = 100, 20
+
+#: The labels of the API server's own count of requests that stored a Pod.
+STORED_PODS = ('resource="pods"', 'subresource=""', 'verb="POST"', 'code="201"', 'dry_run=""')
+
+
+class Memory:
+    """The most memory that the whole machine used above what it used at the start."""
+
+    def __init__(self) -> None:
+        self._start = self._used()
+        self.peak = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @staticmethod
+    def _used() -> int:
+        found = dict(re.findall(r"(\w+):\s+(\d+)", Path("/proc/meminfo").read_text()))
+        return (int(found["MemTotal"]) - int(found["MemAvailable"])) // 1024
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.5):
+            self.peak = max(self.peak, self._used() - self._start)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def verify(*args: str) -> tuple[float, dict[str, Any]]:
+    """One `./verify`: its wall time, and its behaviors.json. Raises if it does not end with 0."""
+    began = time.monotonic()
+    done = subprocess.run([ROOT / "verify", *args], cwd=ROOT, capture_output=True, text=True)
+    wall = time.monotonic() - began
+    if done.returncode:
+        raise SystemExit(
+            f"./verify {' '.join(args)} ended with {done.returncode}:\n{done.stdout[-8000:]}{done.stderr[-2000:]}"
+        )
+    return wall, json.loads((ROOT / "report" / "behaviors.json").read_text())
+
+
+def pods_made(api: Api) -> int:
+    """How many Pods the API server has stored since it started."""
+    made = 0
+    for line in str(api.call("GET", "/metrics")).splitlines():
+        labels, _, count = line.rpartition(" ")
+        if labels.startswith("apiserver_request_total{") and all(label in labels for label in STORED_PODS):
+            made += int(float(count))
+    return made
+
+
+def cost_of_a_pod(api: Api) -> float:
+    """Seconds of wall time for a Pod's life, from 100 Pods that start and end together."""
+    kube = Kube(api, "default")
+    pod = {
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "registry.k8s.io/e2e-test-images/agnhost:2.63.0", "args": ["pause"]}],
+    }
+    began = time.monotonic()
+    for number in range(DEPLOYMENTS):
+        kube.create(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": f"bench-{number}"},
+                "spec": {
+                    "replicas": PODS // DEPLOYMENTS,
+                    "selector": {"matchLabels": {"bench": str(number)}},
+                    "template": {"metadata": {"labels": {"bench": str(number)}}, "spec": pod},
+                },
+            }
+        )
+    for look in eventually(within=300):
+        with look:
+            assert sum(is_ready(pod) for pod in kube.list("Pod")) == PODS
+    for number in range(DEPLOYMENTS):
+        kube.delete("Deployment", f"bench-{number}")
+    for look in eventually(within=300):
+        with look:
+            assert not kube.list("Pod")
+    return (time.monotonic() - began) / PODS
+
+
+def repeat() -> dict[str, float]:
+    """One repeat: its figures by name."""
+    with Memory() as memory:
+        from_nothing, first = verify("--keep")
+    (folder,) = (folder for folder in own_folders() if (folder / "kept").exists())
+    api = Api(str(folder / "kubeconfig"), None)
+    before = pods_made(api)
+    again, second = verify("--keep")
+    pods = pods_made(api) - before
+    cost = cost_of_a_pod(api)
+    began = time.monotonic()
+    subprocess.run([ROOT / "verify", "--remove"], cwd=ROOT, check=True, capture_output=True)
+    gone = time.monotonic() - began
+    tests = second["run"]["phases"]["tests"]
+    return {
+        "run_from_nothing": from_nothing,
+        "cluster_ready": first["run"]["phases"]["cluster"],
+        "tests_on_a_new_cluster": first["run"]["phases"]["tests"],
+        "run_on_a_kept_cluster": again,
+        "tests_on_a_kept_cluster": tests,
+        "pods": pods,
+        "cost_of_a_pod": cost,
+        "multiple_of_the_floor": tests / (pods * cost),
+        "cluster_gone": gone,
+        "peak_memory": memory.peak,
+    }
+
+
+def main() -> None:
+    """Print every figure's median, minimum and maximum as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    repeats = [repeat() for _ in range(parser.parse_args().repeats)]
+    figures = {}
+    for name in repeats[0]:
+        values = [one[name] for one in repeats]
+        spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+        figures[name] = {key: round(value, 3) for key, value in spread.items()}
+    print(json.dumps({"repeats": len(repeats), "figures": figures}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
