@@ -83,3 +83,14 @@ def test_patience_multiplies_every_budget() -> None:
     budgets = Patience.__annotations__
     assert "pod_starts" in budgets
     assert all(getattr(slow, name) == 3 * getattr(Patience, name) for name in budgets)
+
+
+def test_patience_with_pods_is_over_when_none_ever_starts() -> None:
+    patience = Patience()
+
+    patience.ran_out(patience.pod_starts)
+    patience.ran_out(patience.pod_goes)
+    assert patience.pod_starts == Patience.pod_starts
+
+    patience.ran_out(patience.pod_starts)
+    assert patience.pod_starts == Patience.POD_STARTS_AT_LAST
