@@ -12,7 +12,7 @@ from fixtures.fields import misspelt
 from fixtures.manifests import FOLDER, images_of, load_all, names
 
 #: A tag that names one version: at least major and minor, and none of the moving words.
-PINNED = re.compile(r"^[^@\s]+:v?\d+\.\d+[\w.-]*$|@sha256:[0-9a-f]{64}$")
+PINNED = re.compile(r"^[^@\s]+:(?:distroless-)?v?\d+\.\d+[\w.-]*$|@sha256:[0-9a-f]{64}$")
 
 
 def line_of(text: str, document: int, path: tuple[str | int, ...]) -> int:
