@@ -1,5 +1,10 @@
 """Wiring only: the plugins that make a run and give tests their fixtures, each after those that it builds on."""
 
+import pytest
+
+#: A failed assert in a fixture says what it compared, as one in a test does.
+pytest.register_assert_rewrite("fixtures")
+
 pytest_plugins = [
     "fixtures.catalogue",
     "fixtures.namespaces",
@@ -7,6 +12,7 @@ pytest_plugins = [
     "fixtures.clients",
     "fixtures.capabilities",
     "fixtures.cloud",
+    "fixtures.ingress",
     "fixtures.evidence",
     "fixtures.run",
     "fixtures.kubectl",
