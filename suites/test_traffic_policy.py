@@ -1,0 +1,177 @@
+"""externalTrafficPolicy: which nodes answer from outside for a Service, and whom its Pod then sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fixtures.clients import Outside, Reply
+from fixtures.fields import Fields
+from fixtures.kube import Kube
+from fixtures.manifests import load
+from fixtures.nodes import internal_ip
+from fixtures.patience import patience
+from fixtures.waiting import eventually
+
+SERVICE = "traffic_policy/svc-local-nodeport.yaml"
+DEPLOYMENT = "traffic_policy/my-nginx.yaml"
+NAME, LABEL = "svc-local-nodeport", "my-nginx"
+
+#: A URL on each node, by the node's name.
+Urls = dict[str, str]
+
+
+@pytest.mark.behavior("objects/traffic-policy-defaults-to-cluster")
+@pytest.mark.parametrize(
+    ("type", "policy"), [("NodePort", "Cluster"), ("LoadBalancer", "Cluster"), ("ClusterIP", None)]
+)
+def test_the_policy_is_cluster_where_nothing_is_said(kube: Kube, type: str, policy: str | None) -> None:
+    """A Service that is open to the outside has the policy Cluster by default; one that is not has none."""
+    manifest = load(SERVICE)
+    manifest["spec"]["type"] = type
+    del manifest["spec"]["externalTrafficPolicy"]
+
+    kube.create(manifest)
+
+    assert kube.get("Service", NAME).spec.externalTrafficPolicy == policy
+
+
+def selecting(node: Fields) -> dict[str, str]:
+    """A nodeSelector for this node alone."""
+    return {"kubernetes.io/hostname": node.metadata.labels["kubernetes.io/hostname"]}
+
+
+@pytest.fixture
+def backend(kube: Kube, workers: list[Fields]) -> str:
+    """The name of the node, the first worker, that runs the one Pod behind the Service, Ready."""
+    manifest = load(DEPLOYMENT)
+    manifest["spec"]["template"]["spec"]["nodeSelector"] = selecting(workers[0])
+    kube.create(manifest)
+    (pod,) = kube.ready_pods(1, app=LABEL)
+    return str(pod.spec.nodeName)
+
+
+@pytest.fixture
+def local(kube: Kube, nodes: list[Fields]) -> Urls:
+    """The node port of the Service with the policy Local, on every node."""
+    port = kube.create(SERVICE).spec.ports[0].nodePort
+    return {node.metadata.name: f"http://{internal_ip(node)}:{port}/clientip" for node in nodes}
+
+
+@pytest.fixture
+def cluster(kube: Kube, local: Urls) -> Urls:
+    """The same, with the policy Cluster."""
+    kube.patch("Service", NAME, {"spec": {"externalTrafficPolicy": "Cluster"}})
+    return local
+
+
+def replies(outside: Outside, urls: Iterable[str], client: int = 0) -> list[Reply]:
+    """What a client outside is answered at each URL. They are asked at the same time, for silence takes seconds."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda url: outside.get(url, client), urls))
+
+
+def seen_by_the_pod(outside: Outside, urls: Urls, client: int = 0) -> dict[str, str | None]:
+    """By node, whom the Pod says it sees when the client asks there (an address); None where nobody answers."""
+    answers = replies(outside, urls.values(), client)
+    return {
+        node: reply.body.rpartition(":")[0] if reply.status == 200 else None
+        for node, reply in zip(urls, answers, strict=True)
+    }
+
+
+@pytest.mark.behavior("objects/traffic-policy-cluster-hides-the-client")
+@pytest.mark.usefixtures("backend")
+def test_under_cluster_every_node_answers_and_hides_who_asked(outside: Outside, cluster: Urls) -> None:
+    """Under Cluster any node hands the request on in its own name: the Pod cannot tell one client from another."""
+    for look in eventually(within=patience.service_rules):
+        with look:
+            first = seen_by_the_pod(outside, cluster, client=0)
+            silent = [node for node, seen in first.items() if seen is None]
+            assert silent == [], f"nodes that do not answer: {', '.join(silent)}"
+
+    assert [seen for seen in first.values() if seen in outside.addresses] == [], "the Pod sees the client"
+    second = seen_by_the_pod(outside, cluster, client=1)
+    assert second == first, f"by node, the Pod sees one client as {first}, the other as {second}"
+
+
+@pytest.mark.behavior("objects/traffic-policy-local-keeps-the-client")
+def test_under_local_the_pod_sees_who_asked(outside: Outside, backend: str, local: Urls) -> None:
+    """Under Local the request makes no second hop: the Pod sees the address of the client itself, of each its own."""
+    url = {backend: local[backend]}
+
+    for look in eventually(within=patience.service_rules):
+        with look:
+            seen = [seen_by_the_pod(outside, url, client)[backend] for client in (0, 1)]
+            assert seen == outside.addresses, f"the Pod sees {seen}"
+
+
+@pytest.fixture
+def another_worker(workers: list[Fields], backend: str) -> Fields:
+    """A worker that does not run the Pod."""
+    others = [worker for worker in workers if worker.metadata.name != backend]
+    assert others, "there is one worker only"
+    return others[0]
+
+
+def nodes_that_answer(outside: Outside, urls: Urls) -> list[str]:
+    """The names of the nodes at which a client outside gets an answer."""
+    return [node for node, seen in seen_by_the_pod(outside, urls).items() if seen]
+
+
+@pytest.mark.behavior("objects/traffic-policy-local-serves-only-where-pods-run")
+def test_under_local_the_answer_moves_with_the_pod(
+    kube: Kube, outside: Outside, backend: str, another_worker: Fields, local: Urls
+) -> None:
+    """Under Local only the node that runs a Pod answers; when the Pod goes to another node, that one answers instead."""
+    for look in eventually(within=patience.service_rules):
+        with look:
+            answering = nodes_that_answer(outside, local)
+            assert answering == [backend], f"the Pod is on {backend}, and these nodes answer: {answering}"
+
+    another = another_worker.metadata.name
+    move = {"spec": {"template": {"spec": {"nodeSelector": selecting(another_worker)}}}}
+    kube.patch("Deployment", LABEL, move)
+
+    for look in eventually(within=patience.pod_starts):
+        with look:
+            answering = nodes_that_answer(outside, local)
+            assert answering == [another], f"the Pod is on {another}, and these nodes answer: {answering}"
+
+
+@pytest.fixture
+def health(kube: Kube, nodes: list[Fields]) -> Urls:
+    """The health check node port of the Service as type LoadBalancer, on every node."""
+    manifest = load(SERVICE)
+    manifest["spec"]["type"] = "LoadBalancer"
+    port = kube.create(manifest).spec.healthCheckNodePort
+    assert port is not None
+    return {node.metadata.name: f"http://{internal_ip(node)}:{port}" for node in nodes}
+
+
+@pytest.mark.behavior("objects/traffic-policy-local-serves-only-where-pods-run")
+def test_the_health_check_tells_where_a_ready_pod_runs(
+    kube: Kube, outside: Outside, backend: str, health: Urls
+) -> None:
+    """A load balancer learns from each node's health check whether to send requests there: 200 for a ready Pod, else 503."""
+    for look in eventually(within=patience.service_rules):
+        with look:
+            answers = statuses(outside, health)
+            assert answers == dict.fromkeys(health, 503) | {backend: 200}, (
+                f"the Pod is on {backend}, answers: {answers}"
+            )
+
+    (pod,) = kube.pods(app=LABEL)
+    kube.exec(pod.metadata.name, "touch", "/tmp/unready")
+
+    for look in eventually(within=patience.service_rules):
+        with look:
+            answers = statuses(outside, health)
+            assert answers == dict.fromkeys(health, 503), f"no Pod is ready, answers: {answers}"
+
+
+def statuses(outside: Outside, urls: Urls) -> dict[str, int | None]:
+    """By node, the HTTP status that a client outside gets there."""
+    return {node: reply.status for node, reply in zip(urls, replies(outside, urls.values()), strict=True)}
