@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fixtures.fields import Fields
-from fixtures.namespaces import HOST, KEPT, PROCESS, RunId, is_over, name_for
+from fixtures.namespaces import HOST, KEPT, PROCESS, RunId, is_over, name_for, way_back
 
 NOW = datetime.now(UTC)
 
@@ -54,3 +54,16 @@ def test_labels_are_valid_label_values() -> None:
     assert all(
         len(value) <= 63 and value.replace("-", "").replace(".", "").isalnum() for value in RunId.new().labels.values()
     )
+
+
+def test_the_way_back_undoes_a_change_and_nothing_else() -> None:
+    was = {
+        "metadata": {"name": "standard", "annotations": {"default": "true", "other": "x"}},
+        "reclaimPolicy": "Delete",
+    }
+    change = {"metadata": {"annotations": {"default": "false", "new": "y"}}, "reclaimPolicy": "Retain"}
+
+    assert way_back(was, change) == {
+        "metadata": {"annotations": {"default": "true", "new": None}},
+        "reclaimPolicy": "Delete",
+    }
