@@ -65,7 +65,7 @@ def test_the_score_is_away_and_comes_back(kube: Kube, inside: Inside, front_end:
             with look:
                 assert inside.get(url(kube)).body.strip() == SCORE
 
-    statuses = [answer.split()[0] for answer in answers]
+    statuses = [answer.split()[0] for answer in answers()]
     assert statuses[0] == "200"
     assert "503" in statuses
     pod = kube.get("Pod", front_end.metadata.name)

@@ -294,9 +294,9 @@ def test_the_history_shows_annotated_causes(kubectl: Kubectl) -> None:
 # --- without downtime
 
 #: Asks a hundred times a second, each time over a new connection, and writes down who answered, or why nobody did: curl's
-#: error 7 is a refused connection, 28 silence. It stops when it is told to, and by itself after 100 seconds.
+#: error 7 is a refused connection, 28 silence. It stops when it is told to, and by itself when its time is up.
 ASK = r"""
-until [ -e "$1.stop" ] || [ $SECONDS -ge 100 ]; do
+until [ -e "$1.stop" ] || [ $SECONDS -ge $3 ]; do
     curl --silent --max-time 3 --rate 100/s --header 'Connection: close' --output /dev/null \
          --write-out '\n%{http_code} %header{server}%{onerror}curl error %{exitcode}' "$2/?[1-10]"
 done >"$1"
@@ -311,7 +311,8 @@ STOP = 'test ! -e "$1.done" && touch "$1.stop" && until test -e "$1.done"; do sl
 def asking(kube: Kube, inside: Inside, url: str) -> Iterator[Callable[[], Counter[str]]]:
     """A client in the cluster asks during the whole block; call what is yielded for its answers so far, and their numbers."""
     notes = f"/tmp/{kube.namespace}"
-    inside.run("bash", "-c", 'bash -c "$1" ask "$2" "$3" >/dev/null 2>&1 &', "start", ASK, notes, url)
+    limit = str(round(2 * patience.rollout))
+    inside.run("bash", "-c", 'bash -c "$1" ask "$2" "$3" "$4" >/dev/null 2>&1 &', "start", ASK, notes, url, limit)
     try:
         yield lambda: Counter(inside.run("cat", notes).stdout.split("\n")[1:])
     finally:
@@ -329,6 +330,9 @@ def serving(kube: Kube, inside: Inside, replicas: int, **spec: Any) -> str:
     """Make the Deployment that can be updated without downtime, and its Service; returns its URL when it serves."""
     deployment, service = load_all("deployments/without-downtime.yaml")
     deployment["spec"] |= {"replicas": replicas} | spec
+    pod, pause = deployment["spec"]["template"]["spec"], round(patience.endpoints_move)
+    pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] = pause
+    pod["terminationGracePeriodSeconds"] = pause + 5
     url = f"http://{kube.create(service).spec.clusterIP}:8080"
     kube.create(deployment)
     rolled_out(kube)

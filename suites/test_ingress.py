@@ -92,7 +92,8 @@ def test_the_rule_that_fits_best_decides(kube: Kube, front_door: FrontDoor, rule
     for look in eventually(within=patience.ingress_follows):
         with look:
             found = answers(front_door, rules_address, *expected)
-            assert {url: answer for url, answer in found.items() if answer != expected[url]} == {}
+            wrong = {url: answer for url, answer in found.items() if answer != expected[url]}
+            assert wrong == {}, f"answers that the rules do not give: {wrong}"
 
 
 # --- address
@@ -259,13 +260,15 @@ def test_each_host_shows_its_own_certificate(
     kube: Kube, front_door: FrontDoor, certificates: dict[str, str], tls_address: str
 ) -> None:
     """HTTPS ends at the controller: it shows the certificate of the host that the client names, before any request."""
-    options = {host: front_door.trusting(host, certificate) for host, certificate in certificates.items()}
+    trusting = {host: front_door.trusting(host, certificate) for host, certificate in certificates.items()}
     one, other = certificates
 
     for look in eventually(within=patience.ingress_follows):
         with look:
-            assert front_door.get(f"https://{one}", tls_address, options[one]).body == "pacman"
-            assert front_door.get(f"https://{other}", tls_address, options[other]).body == "players"
+            for host, service in ((one, "pacman"), (other, "players")):
+                reply = front_door.get(f"https://{host}", tls_address, trusting[host])
+                assert reply.status == 200, reply.error
+                assert reply.body == service
 
-    assert front_door.get(f"https://{one}", tls_address, options[other]).status is None
-    assert front_door.get(f"https://{other}", tls_address, options[one]).status is None
+    assert front_door.get(f"https://{one}", tls_address, trusting[other]).status is None
+    assert front_door.get(f"https://{other}", tls_address, trusting[one]).status is None

@@ -28,8 +28,8 @@ def starting_pod(kube: Kube) -> str:
     name: str = kube.create(STARTUP).metadata.name
     for look in eventually(within=patience.pod_starts):
         with look:
-            (status,) = kube.get("Pod", name).status.containerStatuses
-            assert status.state.running
+            statuses = kube.get("Pod", name).status.containerStatuses
+            assert [bool(status.state.running) for status in statuses] == [True]
     return name
 
 

@@ -628,7 +628,8 @@ def test_a_deleted_services_node_port_is_closed(
     urls = [by_node_port(service, node) for node in nodes]
 
     def results() -> list[int]:
-        return [outside.run("curl", "--silent", "--max-time", "2", url).code for url in urls]
+        told = outside.run("curl", "--silent", "--max-time", "2", "--write-out", "\t%{exitcode}\n", *urls).stdout
+        return [int(line.rpartition("\t")[2]) for line in told.splitlines()]
 
     for look in eventually(within=patience.service_rules):
         with look:

@@ -1,0 +1,93 @@
+"""The node image put together: one tar for the engine, then the container images made known to containerd in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from fixtures.engine import Engine
+from node_image import images, layers, oci, tars
+from node_image.steps import Runner
+
+CONTAINER = "kubehave-node-build"
+SETTINGS = (
+    'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
+    "CMD []",
+    # by which systemd is told to shut down
+    "STOPSIGNAL SIGRTMIN+3",
+    # by which systemd knows that it is in a container
+    "ENV container=kind",
+)
+
+
+def assemble(engine: Engine, name: str, outputs: Mapping[str, Path], work: Path, runner: Runner) -> None:
+    """Make the image `name` of the outputs of all steps; `work` is a folder for what is needed on the way."""
+    base = f"{name}-base"
+    archive = work / "images.tar"
+    used = sorted({layer for image in images.TABLE for layer in image.layers})
+    oci.write_layout(images.TABLE, {layer: _origin(layer, outputs) for layer in used}, archive)
+    engine.remove_containers(CONTAINER)
+
+    def run(*arguments: str) -> None:
+        runner.run([engine.name, *arguments], env=engine.env)
+
+    try:
+        _import(engine, base, lambda out: _write(used, outputs, out), runner)
+        # containerd's unpacking needs a file system that may lie above another overlay; a container's own may not
+        options = ["--privileged", "--network", "none", "--tmpfs", "/scratch", "--volume", f"{archive}:/images.tar:ro"]
+        run("run", "--detach", "--name", CONTAINER, *options, "--entrypoint", "sleep", base, "infinity")
+        run("exec", CONTAINER, "/usr/local/lib/node/import-images", "/images.tar")
+        run("commit", *(word for setting in SETTINGS for word in ("--change", setting)), CONTAINER, name)
+    finally:
+        engine.remove_containers(CONTAINER)
+        engine.run("rmi", base, check=False)
+        archive.unlink()
+
+
+def _origin(layer: str, outputs: Mapping[str, Path]) -> str:
+    """What a layer is made from: the names of its steps' outputs, which carry the digests of their inputs."""
+    steps = set(layers.steps_of(layers.CONTAINER_LAYERS[layer]))
+    return ",".join(sorted(outputs[step].name for step in steps)) or "texts"
+
+
+def _write(used: Sequence[str], outputs: Mapping[str, Path], out: tarfile.TarFile) -> None:
+    """The layers first, for the node has hard links into one of them."""
+    for layer in used:
+        parts = [*layers.CONTAINER_LAYERS[layer]]
+        if layer == "busybox":
+            names = (outputs["busybox"] / "applets").read_text().split()
+            parts += [layers.Link(f"bin/{name}", "busybox") for name in names if name != "busybox"]
+        tars.write(parts, f"{layers.LAYERS_FOLDER}/{layer}", outputs, out)
+    tars.write([*layers.NODE, layers.Text("kind/packages.txt", text=_packages(outputs))], "", outputs, out)
+
+
+def _packages(outputs: Mapping[str, Path]) -> str:
+    """All Debian packages that are in the image, with versions, by the step that took them."""
+    lists = {step: folder / "packages.txt" for step, folder in outputs.items()}
+    return "".join(f"# {step}\n{file.read_text()}" for step, file in lists.items() if file.exists())
+
+
+def _import(engine: Engine, name: str, write: Callable[[tarfile.TarFile], None], runner: Runner) -> None:
+    """Stream a tar into the engine as an image."""
+    with runner.log.open("a") as log:
+        process = subprocess.Popen(
+            [engine.name, "import", "-", name],
+            env={**os.environ, **engine.env},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
+    assert process.stdin is not None, "a pipe was asked for"
+    try:
+        with process.stdin, tarfile.open(fileobj=process.stdin, mode="w|", format=tarfile.GNU_FORMAT) as out:
+            write(out)
+    except BrokenPipeError:
+        pass  # the engine has ended, and its log says why
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    runner.wait(process)

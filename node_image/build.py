@@ -1,0 +1,103 @@
+"""Build the node image from package registries: `python -m node_image.build [--list]`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from fixtures import engine as engines
+from fixtures.engine import Engine, Say, cache_folder
+from fixtures.exits import CannotRun
+from node_image import debian, versions
+from node_image.assemble import assemble
+from node_image.components import all_steps
+from node_image.steps import Runner, Step, duration, lock, perform, prune
+
+HERE = Path(__file__).parent
+REPOSITORY = "localhost/kubehave-node"
+
+DISK_CACHE, DISK_ENGINE = 12, 4
+"""GB that a cold build needs in the user's cache folder (Go's caches for the most part), and in the engine's storage."""
+
+BUILD_TOOLS = {"mmdebstrap": "mmdebstrap", "dpkg-deb": "dpkg", "gcc": "gcc", "/usr/include/stdlib.h": "libc6-dev"}
+"""What a build calls or reads, and the Debian package that has it."""
+
+IMAGE_FILES = ("assemble.py", "images.py", "layers.py", "oci.py", "tars.py", "versions.py", "node", "layers")
+
+
+def build(engine: Engine, say: Say, install: bool = True) -> str:
+    """Return the name of the node image of the present inputs, building what is missing of it."""
+    name = image_name()
+    if engine.has_image(name):
+        return name
+    cache = cache_folder() / "node-image"
+    with lock(cache, say):
+        if engine.has_image(name):
+            return name
+        started = time.monotonic()
+        steps = all_steps()
+        _check_machine(engine, steps, cache, install, say)
+        outputs = {step.name: perform(step, cache, say) for step in steps.values()}
+        runner = Runner("image", cache / "logs" / "image.log", say)
+        with runner.reported():
+            assemble(engine, name, outputs, cache, runner)
+        prune(steps.values(), cache)
+        for other in engine.images(REPOSITORY):
+            if other.startswith(f"{REPOSITORY}:") and other != name:
+                engine.run("rmi", other, check=False)  # refused if a cluster still uses it
+        say(f"node image {name}: {duration(time.monotonic() - started)}")
+    return name
+
+
+def image_name(steps: Mapping[str, Step] | None = None) -> str:
+    """The image that these inputs make: repository, Kubernetes version, digest of everything that goes in."""
+    needs = list((steps or all_steps()).values())
+    image = Step(
+        "image", lambda out, runner: None, [debian.architecture()], [HERE / file for file in IMAGE_FILES], needs
+    )
+    return f"{REPOSITORY}:v{versions.KUBERNETES}-{image.digest()[:12]}"
+
+
+def _check_machine(engine: Engine, steps: Mapping[str, Step], cache: Path, install: bool, say: Say) -> None:
+    """Refuse before the work what would fail in its midst: tools and disk space."""
+    lacking = {package for tool, package in BUILD_TOOLS.items() if not (shutil.which(tool) or Path(tool).exists())}
+    if not debian.KEYRING.exists():
+        lacking.add("debian-archive-keyring")
+    if lacking:
+        engines.install_packages(lacking, "building a node image needs more", install, say)
+    everything_done = all(step.done(cache) for step in steps.values())
+    for folder, needed in ((cache, 0 if everything_done else DISK_CACHE), (engine.storage(), DISK_ENGINE)):
+        free = shutil.disk_usage(folder).free / 1e9
+        if free < needed:
+            raise CannotRun(f"building a node image needs {needed} GB in {folder}, {free:.1f} GB are free")
+
+
+def main() -> int:
+    """Build the image, or list the steps and their state."""
+    parser = argparse.ArgumentParser(prog="python -m node_image.build", description=__doc__)
+    parser.add_argument("--list", action="store_true", help="list the steps, their state and output; build nothing")
+    options = parser.parse_args()
+    if options.list:
+        steps, cache = all_steps(), cache_folder() / "node-image"
+        for step in steps.values():
+            print(f"{'done ' if step.done(cache) else 'to do'}  {step.name:12} {step.output(cache)}")
+        print(f"image  {image_name(steps)}")
+        return 0
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        print(build(engines.find(install=True, say=say), say))
+    except CannotRun as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

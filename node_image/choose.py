@@ -1,0 +1,54 @@
+"""Which node image a cluster is made of, and why that one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from fixtures.engine import Engine, Say
+from node_image.build import build, image_name
+
+PUBLIC_NODE_IMAGE = (
+    "docker.io/kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
+)
+"""kind's own image: the default of the kind that `fixtures.kind` takes from Debian."""
+
+REGISTRY_PATIENCE = 8.0
+"""Seconds within which a registry that is worth asking has answered."""
+
+
+def choose(engine: Engine, name: str | None, say: Say, install: bool) -> tuple[str, str]:
+    """The node image and the reason: the one asked for, else one built here, else kind's own, else built now."""
+    if name:
+        return name, "asked for"
+    built = image_name()
+    if engine.has_image(built):
+        return built, "built here before"
+    if engine.has_image(_by_digest(PUBLIC_NODE_IMAGE)):
+        return PUBLIC_NODE_IMAGE, "kind's own, here already"
+    if _registry_answers(engine):
+        return PUBLIC_NODE_IMAGE, "kind's own: its registry answers"
+    say("no container registry answers: building a node image from source, which takes up to 20 minutes the first time")
+    return build(engine, say, install), "built from source: no container registry answers"
+
+
+def _registry_answers(engine: Engine) -> bool:
+    """One look at the public image's manifest."""
+    try:
+        asked = subprocess.run(
+            [engine.name, "manifest", "inspect", _by_digest(PUBLIC_NODE_IMAGE)],
+            env={**os.environ, **engine.env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=REGISTRY_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return asked.returncode == 0
+
+
+def _by_digest(name: str) -> str:
+    """`repository@digest`: engines take a tag or a digest, not both."""
+    tagged, _, digest = name.partition("@")
+    return f"{tagged.rpartition(':')[0]}@{digest}"

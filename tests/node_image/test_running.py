@@ -1,0 +1,209 @@
+"""What a cluster of our node image has, and what it does not do: pull, or speak to strangers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from fixtures.engine import Engine
+from fixtures.output import Output
+from node_image import images, versions
+
+Counted = Callable[[str, str], int]
+InClient = Callable[..., Output]
+Kubectl = Callable[..., str]
+
+VERSION_COMMANDS: Mapping[str, str] = {
+    "agnhost": "/agnhost --version",
+    "busybox": "busybox | head -n 1",
+    "contour": "contour version",
+    "coredns": "/coredns -version",
+    "envoy": "envoy --version",
+    "etcd": "etcd --version",
+    "flannel": "/opt/bin/flanneld --version",
+    "kube-apiserver": "kube-apiserver --version",
+    "kube-controller-manager": "kube-controller-manager --version",
+    "kube-proxy": "/usr/local/bin/kube-proxy --version",
+    "kube-scheduler": "kube-scheduler --version",
+    "local-path-provisioner": "local-path-provisioner --version",
+    "nginx": "nginx -v",
+    "pause": "/pause -v",
+    "python": "python3 --version",
+    "redis": "redis-server --version",
+}
+"""How a program says its version."""
+
+
+def test_every_node_has_what_kubeadm_needs(engine: Engine, nodes: list[str]) -> None:
+    """The list is that of the kubeadm on the node."""
+    for node in nodes:
+        wanted = engine.run(
+            "exec", node, "kubeadm", "config", "images", "list", f"--kubernetes-version=v{versions.KUBERNETES}"
+        )
+        here = engine.run("exec", node, "ctr", "--namespace=k8s.io", "images", "list", "--quiet")
+
+        assert len(wanted.split()) == 7
+        assert set(wanted.split()) <= set(here.split())
+
+
+def test_every_node_has_every_image_of_the_table(engine: Engine, nodes: list[str]) -> None:
+    for node in nodes:
+        here = engine.run("exec", node, "ctr", "--namespace=k8s.io", "images", "list", "--quiet")
+
+        assert {image.name for image in images.TABLE} <= set(here.split())
+
+
+def test_an_image_contains_what_the_table_says(kubectl: Kubectl, namespace: str) -> None:
+    """One Pod with a container for each image; where it has no shell, the program itself says its version."""
+    asked = [image for image in images.TABLE if image.inside.split()[0] in VERSION_COMMANDS]
+    kubectl("create", "--namespace", namespace, "-f", "-", input=json.dumps(_pod(asked)))
+    kubectl(
+        "wait", "--namespace", namespace, "--for=jsonpath={.status.phase}=Succeeded", "pod/versions", "--timeout=80s"
+    )
+
+    for number, image in enumerate(asked):
+        said = kubectl("logs", "--namespace", namespace, "versions", "--container", f"c{number}")
+        assert image.inside.split()[1] in said, f"{image.name} says {said}"
+
+
+def _pod(asked: list[images.Image]) -> dict[str, object]:
+    containers = [
+        {"name": f"c{number}", "image": image.name, "command": _command(image)} for number, image in enumerate(asked)
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "versions"},
+        "spec": {"restartPolicy": "Never", "containers": containers},
+    }
+
+
+def _command(image: images.Image) -> list[str]:
+    command = VERSION_COMMANDS[image.inside.split()[0]]
+    has_shell = image.layers[0] in ("busybox", "debian", "debian-next")
+    return ["sh", "-c", command] if has_shell else command.split()
+
+
+def test_no_image_was_ever_pulled(kubectl: Kubectl, client: tuple[str, str]) -> None:
+    """The kubelet says of each container that its image is there, and of none that it pulls one."""
+    reasons = kubectl("get", "events", "--all-namespaces", "--output=jsonpath={.items[*].reason}").split()
+
+    assert client
+    assert "Pulled" in reasons
+    assert not {"Pulling", "Failed", "ErrImagePull", "BackOff"} & set(reasons)
+
+
+def test_a_pods_stray_packet_is_refused_at_once_and_counted(
+    in_client: InClient, client: tuple[str, str], counted: Counted, stray_address: str
+) -> None:
+    """A Service address that no Service has leads nowhere, not out of the machine."""
+    neighbour = in_client("curl", "--silent", "--max-time", "5", "--insecure", "https://kubernetes.default.svc/livez")
+    assert neighbour.stdout, "the client reaches what is there"
+    before = counted(client[1], "strayed")
+
+    answer = in_client("curl", "--silent", "--max-time", "5", "--write-out", "%{time_total}", f"http://{stray_address}")
+
+    assert answer.code == 7, "curl could not connect"
+    assert float(answer.stdout) < 0.5
+    assert counted(client[1], "strayed") > before
+
+
+def test_a_pods_stray_datagram_is_counted_too(
+    in_client: InClient, client: tuple[str, str], counted: Counted, stray_address: str
+) -> None:
+    before = counted(client[1], "strayed")
+
+    in_client("sh", "-c", f"echo | nc -u -w 1 {stray_address} 9")
+
+    assert counted(client[1], "strayed") > before
+
+
+def test_a_nodes_own_stray_packet_is_refused_and_counted(
+    engine: Engine, nodes: list[str], counted: Counted, stray_address: str
+) -> None:
+    for node in nodes:
+        before = counted(node, "strayed")
+
+        answer = engine.output("exec", node, "curl", "--silent", "--max-time", "5", f"http://{stray_address}")
+
+        assert answer.code == 7
+        assert counted(node, "strayed") > before
+
+
+def test_what_stays_in_the_cluster_is_not_counted(
+    in_client: InClient, engine: Engine, nodes: list[str], counted: Counted, kubectl: Kubectl, client: tuple[str, str]
+) -> None:
+    """A Service, a Pod from every node, a node's own port: all of it passes."""
+    address = kubectl(
+        "get",
+        "pods",
+        "--all-namespaces",
+        f"--field-selector=metadata.name={client[0]}",
+        "--output=jsonpath={.items[0].status.podIP}",
+    )
+    before = [counted(node, "strayed") for node in nodes]
+
+    for node in nodes:
+        reached = engine.output("exec", node, "curl", "--silent", "--max-time", "5", f"http://{address}:8080/hostname")
+        assert reached.stdout == client[0]
+        own = engine.run("exec", node, "hostname", "-i").split()
+        assert in_client("nc", "-z", "-w", "5", next(part for part in own if "." in part), "10250").code == 0
+    assert in_client("curl", "--silent", "--max-time", "5", "--insecure", "https://kubernetes.default.svc/livez").stdout
+
+    assert [counted(node, "strayed") for node in nodes] == before
+
+
+def test_names_of_the_cluster_resolve_and_others_do_not_exist(in_client: InClient) -> None:
+    """A name outside is answered at once: there is no such name. Nobody outside is asked."""
+    inside = in_client("dig", "+short", "kubernetes.default.svc.cluster.local")
+    outside = in_client("dig", "+time=2", "+tries=1", "kubernetes.io")
+
+    assert inside.stdout.strip() == "10.96.0.1"
+    assert "status: NXDOMAIN" in outside.stdout
+
+
+def test_a_pod_may_not_ask_the_engines_name_server(
+    in_client: InClient, engine: Engine, nodes: list[str], client: tuple[str, str], counted: Counted
+) -> None:
+    """It would ask on outside. The nodes themselves may: it knows their names."""
+    servers = engine.run("exec", client[1], "sed", "-n", "s/^nameserver //p", "/etc/resolv.conf").split()
+    server = next(address for address in servers if "." in address)
+    before = counted(client[1], "asked_outside")
+
+    asked = in_client("dig", "+time=1", "+tries=1", f"@{server}", nodes[0])
+
+    assert asked.code != 0
+    assert counted(client[1], "asked_outside") > before
+    assert engine.output("exec", client[1], "getent", "hosts", nodes[0]).code == 0
+
+
+def test_a_node_has_nothing_of_the_images_in_its_own_storage(engine: Engine, nodes: list[str]) -> None:
+    """A node's /var is a copy of the image's: the layers lie elsewhere, and are shared."""
+    for node in nodes:
+        kilobytes = engine.run(
+            "exec",
+            node,
+            "du",
+            "--one-file-system",
+            "--summarize",
+            "/var/lib/containerd/io.containerd.content.v1.content",
+        )
+
+        assert int(kilobytes.split()[0]) < 20_000
+
+
+def test_pods_lie_in_the_kubelets_cgroup(engine: Engine, client: tuple[str, str]) -> None:
+    """On cgroup v1 and v2: the group that the node's script made, and kind's configuration names."""
+    groups = engine.run("exec", client[1], "sh", "-c", "cat /proc/$(pgrep -o agnhost)/cgroup")
+
+    assert "/kubelet.slice/" in groups or "/kubelet/" in groups
+
+
+@pytest.mark.parametrize("plugin", ["forward", "loop"])
+def test_the_clusters_dns_has_nobody_to_ask(kubectl: Kubectl, plugin: str) -> None:
+    corefile = kubectl("get", "configmap", "coredns", "--namespace=kube-system", "--output=jsonpath={.data.Corefile}")
+
+    assert "kubernetes cluster.local" in corefile
+    assert plugin not in corefile.split()

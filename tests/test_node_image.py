@@ -1,0 +1,388 @@
+"""The node image without an engine: what is built when, what is in it, and what a node does when it starts."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import re
+import subprocess
+import tarfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fixtures.engine import Engine
+from fixtures.exits import CannotRun
+from node_image import choose as choosing
+from node_image import components, debian, images, layers, oci, tars, versions
+from node_image.build import image_name
+from node_image.steps import Runner, Step, duration, lock, perform, prune
+
+HERE = layers.HERE
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What a build has said so far."""
+    return []
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> Step:
+    """A step that writes one file, with a file and a folder among its inputs."""
+    folder = tmp_path / "module"
+    folder.mkdir()
+    (folder / "main.go").write_text("package main")
+    return Step("compiled", lambda out, runner: _touch(out / "made"), ["go build"], [folder])
+
+
+def _touch(path: Path) -> None:
+    path.touch()
+
+
+# --- a step is done once for the same inputs
+
+
+def test_the_second_time_nothing_is_done(step: Step, tmp_path: Path, said: list[str]) -> None:
+    output = perform(step, tmp_path, said.append)
+    (output / "made").write_text("once")
+    said.clear()
+
+    assert (perform(step, tmp_path, said.append) / "made").read_text() == "once"
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "main.go").write_text("package other"),
+        lambda folder: (folder / "go.sum").touch(),
+        lambda folder: (folder / "main.go").rename(folder / "other.go"),
+    ],
+    ids=["content", "new file", "name"],
+)
+def test_a_changed_input_file_is_another_digest(step: Step, change: Callable[[Path], object]) -> None:
+    before = step.digest()
+
+    change(Path(step.files[0]))
+
+    assert step.digest() != before
+
+
+def test_a_changed_command_is_another_digest_for_all_that_needs_it(step: Step) -> None:
+    other = Step(step.name, step.make, ["go build -race"], step.files)
+
+    assert Step("image", step.make, needs=[step]).digest() != Step("image", step.make, needs=[other]).digest()
+
+
+def test_a_touched_file_is_the_same_digest(step: Step) -> None:
+    before = step.digest()
+
+    (Path(step.files[0]) / "main.go").touch()
+
+    assert step.digest() == before
+
+
+def test_a_broken_step_leaves_no_output_and_names_its_log(tmp_path: Path, said: list[str]) -> None:
+    def make(out: Path, runner: Runner) -> None:
+        _touch(out / "half")
+        runner.run(["sh", "-c", "echo the disk is on fire; exit 3"])
+
+    broken = Step("broken", make)
+
+    with pytest.raises(CannotRun, match=r"broken: the disk is on fire; log: .*broken\.log") as stop:
+        perform(broken, tmp_path, said.append)
+
+    assert stop.value.exit_code == 12
+    assert not broken.done(tmp_path)
+
+
+def test_pruning_takes_other_inputs_outputs_only(step: Step, tmp_path: Path, said: list[str]) -> None:
+    current = perform(step, tmp_path, said.append)
+    older = tmp_path / "compiled-0123456789abcdef"
+    neighbour = tmp_path / "compiled-next-0123456789abcdef"
+    older.mkdir()
+    neighbour.mkdir()
+
+    prune([step], tmp_path)
+
+    assert [path.exists() for path in (current, older, neighbour)] == [True, False, True]
+
+
+def test_a_second_build_says_that_it_waits_and_waits(tmp_path: Path, said: list[str]) -> None:
+    entered = threading.Event()
+
+    def second() -> None:
+        with lock(tmp_path, said.append):
+            entered.set()
+
+    with (tmp_path / "lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not entered.wait(0.3)
+        assert said == ["another build of the node image is at work here: waiting for it"]
+    thread.join(5)
+    assert entered.is_set()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (75.3, "1 min 15 s"), (1200, "20 min 0 s")])
+def test_a_duration_is_said_as_people_do(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+# --- the table of images is consistent, and its tags are true
+
+
+@pytest.mark.parametrize("image", images.TABLE, ids=lambda image: image.name)
+def test_a_tag_is_pinned_and_names_what_is_inside(image: images.Image) -> None:
+    tag = image.name.rpartition(":")[2]
+    version = image.inside.rpartition(" ")[2]
+
+    assert re.search(r"\d+\.\d+", tag), "a tag that moves"
+    assert (version in tag) != (image.name in images.STAND_INS)
+
+
+def test_a_name_stands_once() -> None:
+    names = [image.name for image in images.TABLE]
+
+    assert len(names) == len(set(names))
+
+
+def test_what_kubeadm_needs_is_there() -> None:
+    wanted = [
+        f"kube-{part}:v{versions.KUBERNETES}" for part in ("apiserver", "controller-manager", "scheduler", "proxy")
+    ]
+    wanted += [f"etcd:{versions.ETCD}-0", f"pause:{versions.PAUSE}"]
+
+    assert {f"registry.k8s.io/{name}" for name in wanted} <= set(images.SYSTEM_IMAGES)
+
+
+def test_every_layer_and_every_step_is_used() -> None:
+    used = {layer for image in images.TABLE for layer in image.layers}
+    parts = [part for layer in layers.CONTAINER_LAYERS.values() for part in layer]
+
+    assert used == set(layers.CONTAINER_LAYERS)
+    assert {*layers.steps_of(parts), *layers.steps_of(layers.NODE)} == set(components.all_steps())
+
+
+@pytest.mark.parametrize("manifest", ["default-cni.yaml", "default-storage.yaml"])
+def test_the_nodes_own_manifests_use_images_of_the_table(manifest: str) -> None:
+    text = layers.filled((HERE / "node" / manifest).read_text())
+    documents = list(yaml.safe_load_all(text))
+    named = set(re.findall(r"[\w.-]+/[\w/.-]+:v?\d[\w.-]*", text)) - {"rbac.authorization.k8s.io/v1"}
+
+    assert documents
+    assert named
+    assert named <= {image.name for image in images.TABLE}
+
+
+@pytest.mark.parametrize(
+    ("component", "module", "version"),
+    [
+        ("kubernetes", "k8s.io/kubernetes", versions.KUBERNETES),
+        ("etcd", "go.etcd.io/etcd/server/v3", versions.ETCD),
+        ("etcd", "go.etcd.io/etcd/etcdctl/v3", versions.ETCD),
+        ("etcd", "go.etcd.io/etcd/etcdutl/v3", versions.ETCD),
+        ("coredns", "github.com/coredns/coredns", versions.COREDNS),
+        ("flannel", "github.com/flannel-io/flannel", versions.FLANNEL),
+        ("local-path", "github.com/rancher/local-path-provisioner", versions.LOCAL_PATH),
+        ("contour", "github.com/projectcontour/contour", versions.CONTOUR),
+    ],
+)
+def test_a_version_is_the_one_of_go_mod(component: str, module: str, version: str) -> None:
+    pinned = (HERE / component / "go.mod").read_text()
+
+    assert re.search(rf"(^|\s){re.escape(module)} v{re.escape(version)}($|\s)", pinned)
+    assert (HERE / component / "go.sum").stat().st_size
+
+
+def test_the_staging_modules_are_those_of_this_kubernetes() -> None:
+    pinned = (HERE / "kubernetes" / "go.mod").read_text()
+    replaced = re.findall(r"^\t(k8s\.io/\S+) => (\S+) (\S+)$", pinned, re.MULTILINE)
+
+    assert len(replaced) > 30
+    assert {version for _, _, version in replaced} == {versions.KUBERNETES.replace("1.", "v0.", 1)}
+    assert all(name == by for name, by, _ in replaced)
+
+
+def test_no_placeholder_is_left_in_what_goes_into_the_image() -> None:
+    parts = [*layers.NODE, *(part for layer in layers.CONTAINER_LAYERS.values() for part in layer)]
+    texts = [part.content() for part in parts if isinstance(part, layers.Text)]
+
+    assert texts
+    assert not [found for text in texts for found in re.findall(r"@[A-Z_]+@", text)]
+
+
+def test_a_layout_has_every_image_over_stand_ins_of_its_layers(tmp_path: Path) -> None:
+    digests = dict.fromkeys(layers.CONTAINER_LAYERS, "of something")
+    oci.write_layout(images.TABLE, digests, tmp_path / "images.tar")
+    with tarfile.open(tmp_path / "images.tar") as tar:
+        blobs = {member.name: _read(tar, member) for member in tar}
+
+    for name, data in blobs.items():
+        if name.startswith("blobs/"):
+            assert name == f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"
+    manifests = json.loads(blobs["index.json"])["manifests"]
+    assert [found["annotations"]["io.containerd.image.name"] for found in manifests] == [
+        image.name for image in images.TABLE
+    ]
+    for found, image in zip(manifests, images.TABLE, strict=True):
+        manifest = json.loads(blobs["blobs/" + found["digest"].replace(":", "/")])
+        config = json.loads(blobs["blobs/" + manifest["config"]["digest"].replace(":", "/")])
+        assert config["config"].get("Cmd", []) == list(image.cmd)
+        assert config["rootfs"]["diff_ids"] == [layer["digest"] for layer in manifest["layers"]]
+        assert len(manifest["layers"]) == len(image.layers)
+
+
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+def test_a_part_replaces_a_file_of_the_root_and_devices_stay_out(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("etc/nginx/nginx.conf", "etc/hosts", "dev/console", "packages.txt", "var/lib/apt/lists/x"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("Debian's")
+    with tarfile.open(tmp_path / "root.tar", "w") as tar:
+        tar.add(root, ".")
+    parts: list[layers.Part] = [layers.Root("debian"), layers.Text("etc/nginx/nginx.conf", text="ours")]
+
+    with tarfile.open(tmp_path / "out.tar", "w") as out:
+        tars.write(parts, "kind/layers/debian", {"debian": tmp_path}, out)
+
+    with tarfile.open(tmp_path / "out.tar") as out:
+        files = {member.name: _read(out, member) for member in out if member.isfile()}
+    assert files == {
+        "kind/layers/debian/etc/hosts": b"Debian's",
+        "kind/layers/debian/etc/nginx/nginx.conf": b"ours",
+    }
+
+
+# --- which node image is taken, and why
+
+
+@pytest.fixture
+def present(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The images that the engine has; no registry answers, and a build makes an image named `new`."""
+    here: set[str] = set()
+    monkeypatch.setattr(Engine, "has_image", lambda self, name: name in here)
+    monkeypatch.setattr(choosing, "_registry_answers", lambda engine: False)
+    monkeypatch.setattr(choosing, "build", lambda engine, say, install: "new")
+    return here
+
+
+def test_the_image_asked_for_comes_first(present: set[str], said: list[str]) -> None:
+    present.add(image_name())
+
+    assert choosing.choose(Engine("podman"), "mine:1", said.append, True)[0] == "mine:1"
+
+
+def test_one_built_from_these_inputs_comes_next(
+    present: set[str], said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present.add(image_name())
+    monkeypatch.setattr(choosing, "_registry_answers", lambda engine: True)
+
+    assert choosing.choose(Engine("podman"), None, said.append, True) == (image_name(), "built here before")
+
+
+@pytest.mark.usefixtures("present")
+def test_kinds_own_is_taken_if_the_registry_answers(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "_registry_answers", lambda engine: True)
+
+    assert choosing.choose(Engine("podman"), None, said.append, True)[0] == choosing.PUBLIC_NODE_IMAGE
+
+
+@pytest.mark.usefixtures("present")
+def test_else_one_is_built(said: list[str]) -> None:
+    assert choosing.choose(Engine("podman"), None, said.append, True)[0] == "new"
+    assert said
+
+
+# --- the node's own script makes the cgroups that the kubelet needs, on cgroup v1 and v2; here in a tree of files
+
+
+def test_on_v1_every_mounted_tree_gets_them(tmp_path: Path) -> None:
+    for name in ("memory", "cpuset", "systemd"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup.procs").touch()
+    (tmp_path / "cpuset" / "cpuset.cpus").touch()
+    (tmp_path / "cpu,cpuacct").mkdir()
+
+    _run_cgroups(tmp_path)
+
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/kubelet*")) == [
+        f"{tree}/{group}" for tree in ("cpuset", "memory", "systemd") for group in ("kubelet", "kubelet.slice")
+    ]
+    assert (tmp_path / "cpuset" / "cgroup.clone_children").read_text() == "1\n"
+
+
+def test_on_v2_the_controllers_are_passed_on_and_the_root_is_emptied(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.procs").write_text("1\n17\n")
+    for group in (tmp_path, tmp_path / "kubelet", tmp_path / "kubelet.slice"):
+        group.mkdir(exist_ok=True)
+        (group / "cgroup.controllers").write_text("cpuset cpu memory pids\n")
+
+    _run_cgroups(tmp_path)
+
+    assert (tmp_path / "init.scope" / "cgroup.procs").read_text() == "17\n", "the last process that was moved"
+    for group in (tmp_path, tmp_path / "kubelet", tmp_path / "kubelet.slice"):
+        assert (group / "cgroup.subtree_control").read_text().split() == ["+cpuset", "+cpu", "+memory", "+pids"]
+
+
+def _run_cgroups(tree: Path) -> None:
+    subprocess.run([HERE / "node" / "cgroups", tree], check=True, timeout=10)
+
+
+# --- the node's own script refuses what would follow a default route; here with stand-ins of `ip` and `nft`
+
+
+@pytest.fixture
+def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+    """`rules(routes, resolver)`: what the script gives to nft where `ip route show default` says `routes`."""
+
+    def given(routes: str, resolver: str) -> str:
+        _script(tmp_path / "ip", f"[ $1 = -4 ] || exit 0; echo '{routes}'")
+        _script(tmp_path / "nft", f"cat > {tmp_path}/rules")
+        (tmp_path / "resolv.conf").write_text(resolver)
+        command = [HERE / "node" / "confine", tmp_path / "resolv.conf"]
+        subprocess.run(command, check=True, timeout=10)
+        return (tmp_path / "rules").read_text()
+
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return given
+
+
+def test_what_goes_to_the_gateway_for_others_is_refused_and_counted(rules: Callable[[str, str], str]) -> None:
+    table = rules("default via 10.89.0.1 dev eth0 proto static metric 100", "")
+
+    refused = "rt ip nexthop 10.89.0.1 ip daddr != 10.89.0.1 counter name strayed goto refuse"
+    assert table.count(refused) == 2, "once for the node's own packets, once for its Pods'"
+
+
+def test_pods_may_not_ask_the_engines_name_server(rules: Callable[[str, str], str]) -> None:
+    table = rules("default via 10.89.0.1 dev eth0", "search dns.podman\nnameserver 10.89.0.1\nnameserver fd00::1\n")
+
+    assert table.count("counter name asked_outside goto refuse") == 2
+    assert "ip6 daddr fd00::1 meta l4proto { tcp, udp } th dport 53" in table
+
+
+def test_without_a_default_route_nothing_need_be_refused(rules: Callable[[str, str], str]) -> None:
+    assert "nexthop" not in rules("", "")
+
+
+def _script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_a_named_mirror_is_used_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(debian.MIRROR_VARIABLE, "http://mirror.example/debian/")
+
+    assert all("http://mirror.example/debian " in line for line in debian.sources("bookworm"))
