@@ -56,7 +56,7 @@ def test_the_score_is_away_and_comes_back(kube: Kube, inside: Inside, front_end:
     """Without mongo-0 the front end runs on and has no score; a few seconds later the next mongo-0 has it from its volume."""
     earlier = kube.get("Pod", "mongo-0").metadata.uid
 
-    with inside.asking(url(kube)) as answers:
+    with inside.asking(url(kube), rate=20) as answers:
         kube.delete("Pod", "mongo-0")
         for look in eventually(within=patience.pod_starts):
             with look:
