@@ -92,5 +92,6 @@ def test_patience_with_pods_is_over_when_none_ever_starts() -> None:
     patience.ran_out(patience.pod_goes)
     assert patience.pod_starts == Patience.pod_starts
 
-    patience.ran_out(patience.pod_starts)
+    patience.ran_out(patience.rollout)
     assert patience.pod_starts == Patience.POD_STARTS_AT_LAST
+    assert patience.rollout == 2 * Patience.POD_STARTS_AT_LAST
