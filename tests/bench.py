@@ -110,14 +110,14 @@ def cost_of_a_pod(api: Api) -> float:
     return (time.monotonic() - began) / PODS
 
 
-def repeat() -> dict[str, float]:
+def repeat(options: list[str]) -> dict[str, float]:
     """One repeat: its figures by name."""
     with Memory() as memory:
-        from_nothing, first = verify("--keep")
+        from_nothing, first = verify("--keep", *options)
     (folder,) = (folder for folder in own_folders() if (folder / "kept").exists())
     api = Api(str(folder / "kubeconfig"), None)
     before = pods_made(api)
-    again, second = verify("--keep")
+    again, second = verify("--keep", *options)
     pods = pods_made(api) - before
     cost = cost_of_a_pod(api)
     began = time.monotonic()
@@ -142,7 +142,9 @@ def main() -> None:
     """Print every figure's median, minimum and maximum as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    repeats = [repeat() for _ in range(parser.parse_args().repeats)]
+    parser.add_argument("options", nargs="*", help="passed to ./verify, e.g. suites/test_pods.py")
+    asked = parser.parse_args()
+    repeats = [repeat(asked.options) for _ in range(asked.repeats)]
     figures = {}
     for name in repeats[0]:
         values = [one[name] for one in repeats]
