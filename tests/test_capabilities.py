@@ -16,12 +16,13 @@ class AllowsEverything:
         return {"status": {"allowed": True}}
 
 
+@pytest.mark.parametrize("need", ["cluster-admin", "node-fault"])
 @pytest.mark.parametrize("ours", [True, False])
 def test_an_administrator_of_a_foreign_cluster_is_not_taken_at_their_word(
-    monkeypatch: pytest.MonkeyPatch, ours: bool
+    monkeypatch: pytest.MonkeyPatch, need: str, ours: bool
 ) -> None:
     monkeypatch.setattr(capabilities, "is_ours", lambda _: ours)
 
-    lack = capabilities.CHECKS["cluster-admin"](cast("Api", AllowsEverything()))
+    lack = capabilities.CHECKS[need](cast("Api", AllowsEverything()))
 
     assert (lack is None) is ours
