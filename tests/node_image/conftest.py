@@ -18,17 +18,23 @@ Kubectl = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def engine() -> Engine:
+def kubeconfig() -> str:
+    """The kubeconfig of the cluster; without one no container engine is looked for, either."""
+    given = os.environ.get("KUBEHAVE_KUBECONFIG")
+    if not given:
+        pytest.skip("needs a cluster of our node image: set KUBEHAVE_KUBECONFIG to its kubeconfig")
+    return given
+
+
+@pytest.fixture(scope="session")
+def engine(kubeconfig: str) -> Engine:
     """The engine in which the nodes are containers."""
     return engines.find(install=False, say=print)
 
 
 @pytest.fixture(scope="session")
-def nodes(engine: Engine) -> list[str]:
+def nodes(engine: Engine, kubeconfig: str) -> list[str]:
     """The names of the cluster's nodes, the control plane first."""
-    kubeconfig = os.environ.get("KUBEHAVE_KUBECONFIG")
-    if not kubeconfig:
-        pytest.skip("needs a cluster of our node image: set KUBEHAVE_KUBECONFIG to its kubeconfig")
     context = re.search(r"^current-context: kind-(\S+)$", Path(kubeconfig).read_text(), re.MULTILINE)
     assert context, f"{kubeconfig} is not of a kind cluster"
     label = f"label=io.x-k8s.kind.cluster={context[1]}"
