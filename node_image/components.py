@@ -81,6 +81,19 @@ def all_steps() -> dict[str, Step]:
     return {step.name: step for step in steps}
 
 
+def conformance_step() -> Step:
+    """Kubernetes' own end-to-end tests, and the command that runs them. No part of the image: see conformance.py."""
+    module = HERE / "kubernetes"
+    tests = ["test", "-c", *_compile("e2e.test", "k8s.io/kubernetes/test/e2e", _kubernetes_version())[1:]]
+    ginkgo = _compile("ginkgo", "github.com/onsi/ginkgo/v2/ginkgo", {})
+
+    def make(out: Path, runner: Runner) -> None:
+        for command in (ginkgo, tests):
+            _go(runner, module, [argument.replace("OUT", str(out)) for argument in command])
+
+    return Step("conformance", make, [" ".join(tests), " ".join(ginkgo), str(GO_ENVIRONMENT)], [module])
+
+
 _ETCD = {"etcd": "server", "etcdctl": "etcdctl", "etcdutl": "etcdutl"}
 
 

@@ -2,7 +2,11 @@
 
 Each repeat makes a cluster and runs the suites (`./verify --keep`), runs them again on it, measures there what a Pod's
 life costs (100 Pods up and gone), and removes it. The wall time of the tests is also given as a multiple of the floor:
-the Pods that the run made, times that cost. All times are in seconds, memory in MiB.
+the Pods that the run made, times that cost. On the last cluster Kubernetes' own conformance specs run too, for comparison
+(--no-conformance leaves them out). All times are in seconds, memory in MiB.
+
+The slowest tests are those of the second runs, the slowest of all repeats, with what they waited for: names of
+`fixtures.patience`.
 """
 
 from __future__ import annotations
@@ -12,8 +16,10 @@ import json
 import re
 import statistics
 import subprocess
+import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +27,7 @@ from fixtures.api import Api
 from fixtures.cluster import own_folders
 from fixtures.kube import Kube, is_ready
 from fixtures.waiting import eventually
+from node_image import conformance
 
 ROOT = Path(__file__).parent.parent
 PODS, DEPLOYMENTS = 100, 20
@@ -110,8 +117,17 @@ def cost_of_a_pod(api: Api) -> float:
     return (time.monotonic() - began) / PODS
 
 
-def repeat(options: list[str]) -> dict[str, float]:
-    """One repeat: its figures by name."""
+@dataclass
+class Repeat:
+    """What one repeat has measured: its figures by name, its tests' times, and the specs' figures if they were run."""
+
+    figures: dict[str, float]
+    tests: dict[str, dict[str, Any]]
+    comparison: dict[str, float]
+
+
+def repeat(options: list[str], specs: bool) -> Repeat:
+    """One repeat, from no cluster to none."""
     with Memory() as memory:
         from_nothing, first = verify("--keep", *options)
     (folder,) = (folder for folder in own_folders() if (folder / "kept").exists())
@@ -120,11 +136,13 @@ def repeat(options: list[str]) -> dict[str, float]:
     again, second = verify("--keep", *options)
     pods = pods_made(api) - before
     cost = cost_of_a_pod(api)
+    behaviors = sum(row["verdict"] == "holds" for row in second["behaviors"])
+    tests = second["run"]["phases"]["tests"]
+    comparison = compared(folder, tests / behaviors) if specs else {}
     began = time.monotonic()
     subprocess.run([ROOT / "verify", "--remove"], cwd=ROOT, check=True, capture_output=True)
     gone = time.monotonic() - began
-    tests = second["run"]["phases"]["tests"]
-    return {
+    figures = {
         "run_from_nothing": from_nothing,
         "cluster_ready": first["run"]["phases"]["cluster"],
         "tests_on_a_new_cluster": first["run"]["phases"]["tests"],
@@ -135,22 +153,65 @@ def repeat(options: list[str]) -> dict[str, float]:
         "multiple_of_the_floor": tests / (pods * cost),
         "cluster_gone": gone,
         "peak_memory": memory.peak,
+        "behaviors": behaviors,
+    }
+    return Repeat(figures, second["tests"], comparison)
+
+
+def compared(folder: Path, seconds_for_a_behavior: float) -> dict[str, float]:
+    """What Kubernetes' own specs take on the same cluster."""
+    specs = conformance.put(folder, say)
+    number = specs.passed + len(specs.failed)
+    return {
+        "specs": number,
+        "failed": len(specs.failed),
+        "wall": round(specs.seconds, 1),
+        "seconds_for_a_spec": round(specs.seconds / number, 2),
+        "seconds_for_a_behavior": round(seconds_for_a_behavior, 2),
+        "a_behavior_in_specs": round(seconds_for_a_behavior * number / specs.seconds, 2),
     }
 
 
+def slowest(repeats: list[Repeat], number: int = 10) -> list[dict[str, Any]]:
+    """The slowest tests, the slowest first, each with what it waited for in its slowest run."""
+    worst: dict[str, dict[str, Any]] = {}
+    for one in repeats:
+        for test, times in one.tests.items():
+            if times["seconds"] > worst.get(test, {"seconds": 0})["seconds"]:
+                worst[test] = {"test": test.removeprefix("suites/"), **times}
+    return sorted(worst.values(), key=lambda times: -times["seconds"])[:number]
+
+
+def say(line: str) -> None:
+    """One line of progress; the JSON alone goes to stdout."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)
+
+
 def main() -> None:
-    """Print every figure's median, minimum and maximum as JSON."""
+    """Print every figure's median, minimum and maximum, the slowest tests and the comparison as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-conformance", action="store_true", help="leave Kubernetes' own specs out")
     parser.add_argument("options", nargs="*", help="passed to ./verify, e.g. suites/test_pods.py")
     asked = parser.parse_args()
-    repeats = [repeat(asked.options) for _ in range(asked.repeats)]
+    repeats = []
+    for number in range(1, asked.repeats + 1):
+        say(f"repeat {number} of {asked.repeats}")
+        specs = number == asked.repeats and not asked.no_conformance
+        repeats.append(repeat(asked.options, specs))
+        say(", ".join(f"{name} {value:.1f}" for name, value in repeats[-1].figures.items()))
     figures = {}
-    for name in repeats[0]:
-        values = [one[name] for one in repeats]
+    for name in repeats[0].figures:
+        values = [one.figures[name] for one in repeats]
         spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
         figures[name] = {key: round(value, 3) for key, value in spread.items()}
-    print(json.dumps({"repeats": len(repeats), "figures": figures}, indent=1))
+    result = {
+        "repeats": len(repeats),
+        "figures": figures,
+        "conformance": repeats[-1].comparison,
+        "slowest": slowest(repeats),
+    }
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -111,17 +111,28 @@ def test_a_failed_call_is_not_made_milder_by_its_teardown() -> None:
     assert (result.verdict, result.reason) == ("broken", "first")
 
 
+def test_a_test_says_what_it_waited_for() -> None:
+    ledger = Ledger(CATALOGUE)
+    ended = report("t", ["objects/a"], when="teardown")
+    ended.user_properties.append(("waited for pod_starts", "2.50"))
+    for one in (report("t", ["objects/a"], when="setup"), report("t", ["objects/a"]), ended):
+        ledger.add(one)
+
+    assert ledger.tests() == {"t": {"seconds": 1.5, "waited": {"pod_starts": 2.5}}}
+
+
 def test_behaviors_json_and_summary(tmp_path: Path) -> None:
     ledger = Ledger(CATALOGUE)
     ledger.add(report("t", ["objects/a"]))
     ledger.add(report("u", ["objects/b"], "failed", why="E  two Pods, not three"))
     rows = ledger.verdicts()
 
-    write(tmp_path / "report" / "behaviors.json", {"id": "1"}, rows)
+    write(tmp_path / "report" / "behaviors.json", run={"id": "1"}, behaviors=rows, tests=ledger.tests())
 
     written = json.loads((tmp_path / "report" / "behaviors.json").read_text())
     assert written["run"] == {"id": "1"}
     assert set(written["behaviors"][0]) == {"id", "topic", "verdict", "reason", "tests", "seconds"}
+    assert set(written["tests"]) == {"t", "u"}
     assert summary(rows) == [
         "1 holds, 1 broken (1 more are planned)",
         "  broken: objects/b: E  two Pods, not three",

@@ -5,8 +5,8 @@ import traceback
 
 import pytest
 
-from fixtures.patience import Patience
-from fixtures.waiting import eventually, throughout
+from fixtures.patience import BUDGETS, Patience
+from fixtures.waiting import eventually, throughout, waited
 
 
 def test_eventually_ends_at_the_first_look_that_holds() -> None:
@@ -76,13 +76,32 @@ def test_throughout_fails_at_the_first_look_that_does_not_hold() -> None:
     assert note.startswith("no longer so at look 3")
 
 
+def test_what_was_waited_for_is_known_by_its_budget() -> None:
+    budgets, waits = Patience(), 0
+    waited()
+    for _ in range(2):
+        for look in eventually(within=budgets.pod_goes, every=0.01):
+            with look:
+                waits += 1
+                assert waits % 2 == 0
+    with pytest.raises(AssertionError):
+        for look in eventually(within=0.02, every=0.01):
+            with look:
+                raise AssertionError("no")
+
+    seconds = waited()
+    assert seconds.keys() == {"pod_goes", "0.02 s"}
+    assert 0.02 <= seconds["pod_goes"] < 1
+    assert waited() == {}
+
+
 def test_patience_multiplies_every_budget() -> None:
     slow = Patience()
     slow.multiply(3)
 
-    budgets = Patience.__annotations__
-    assert "pod_starts" in budgets
-    assert all(getattr(slow, name) == 3 * getattr(Patience, name) for name in budgets)
+    assert "pod_starts" in BUDGETS
+    assert all(getattr(slow, name) == 3 * getattr(Patience, name) for name in BUDGETS)
+    assert slow.pod_starts.name == "pod_starts"
 
 
 def test_patience_with_pods_is_over_when_none_ever_starts() -> None:

@@ -1,0 +1,149 @@
+"""Kubernetes' own conformance specs of the suites' topics, put to the kept cluster: `tox run -e conformance`.
+
+They say whether the node image deserves trust, and are no part of the suites' verdict. The specs run in a container on the
+nodes' network that has no default route: what they send stays in the cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fixtures import cluster as clusters
+from fixtures.engine import Say, cache_folder, known
+from fixtures.exits import BROKEN, HOLDS, USAGE, CannotRun
+from node_image.components import conformance_step
+from node_image.steps import Runner, duration, lock, perform, prune
+
+TOPICS: Mapping[str, tuple[str, ...]] = {
+    "sig-apps": ("Deployment", "ReplicaSet", "ReplicationController", "StatefulSet"),
+    "sig-cli": ("Kubectl client", "Kubectl logs"),
+    "sig-network": (
+        *("DNS", "Endpoints", "EndpointsController", "EndpointSlice", "EndpointSliceMirroring", "HostPort"),
+        *("Ingress API", "IngressClass API", "Networking", "Proxy", "ServiceCIDR and IPAddress API", "Services"),
+    ),
+    "sig-node": (
+        *("Container Lifecycle Hook", "Containers", "InitContainer", "Pods", "PodTemplates", "PreStop"),
+        "Probing container",
+    ),
+    "sig-storage": ("EmptyDir volumes", "PersistentVolumes", "StorageClasses", "Subpath"),
+}
+"""The groups of specs that speak of what the suites speak of, by the group of people that owns them."""
+
+LEFT_OUT: Mapping[str, str] = {}
+"""Specs that cannot run here, and why: what their names contain, and the reason."""
+
+LABELS = "Conformance && !Serial && !Disruptive"
+PROCESSES = 8
+PATIENCE = "40m"
+
+
+@dataclass(frozen=True)
+class Specs:
+    """What came of the specs: their wall time in seconds, how many passed, and the others with their failures."""
+
+    seconds: float
+    passed: int
+    failed: Mapping[str, str]
+
+
+def put(folder: Path, say: Say) -> Specs:
+    """Build the specs where they are missing, and put them to the cluster of this folder. Raises CannotRun if they do not run."""
+    engine = known((folder / "engine").read_text())
+    cache = cache_folder() / "node-image"
+    step = conformance_step()
+    with lock(cache, say):
+        programs = perform(step, cache, say)
+        prune([step], cache)
+    report = cache_folder() / "conformance"
+    report.mkdir(exist_ok=True)
+    results = report / "report.json"
+    results.unlink(missing_ok=True)
+    node = f"{folder.name}-control-plane"
+    (report / "kubeconfig").write_text(engine.run("exec", node, "cat", "/etc/kubernetes/admin.conf"))
+    runner = Runner("conformance specs", cache / "logs" / "specs.log", say)
+    container = f"{folder.name}-conformance"
+    try:
+        with runner.reported():
+            runner.run(
+                [
+                    *(engine.name, "run", "--rm", "--name", container, "--network", folder.name),
+                    *("--cap-add", "NET_ADMIN", "--tmpfs", "/var", "--entrypoint", "/bin/sh"),
+                    *("--volume", f"{programs}:/programs:ro", "--volume", f"{report}:/report"),
+                    (folder / "image").read_text().strip(),
+                    "-c",
+                    "ip route del default; ip -6 route del default; exec " + " ".join(command()),
+                ],
+                env=engine.env,
+            )
+    except CannotRun:
+        if not results.exists():
+            raise
+    finally:
+        engine.remove_containers(container)
+    return read(json.loads(results.read_text()))
+
+
+def command() -> list[str]:
+    """The words, quoted for a shell, that run the specs inside of the container."""
+    groups = (f"{re.escape(f'[{owner}]')} ({'|'.join(names)}) " for owner, names in TOPICS.items())
+    focus = "|".join(groups)
+    choice = [f"--label-filter='{LABELS}'", f"--focus='{focus}'"]
+    choice += [f"--skip='{re.escape(name)}'" for name in LEFT_OUT]
+    how = [f"--procs={PROCESSES}", "--no-color", "--silence-skips", f"--timeout={PATIENCE}"]
+    how += ["--output-dir=/report", "--json-report=report.json"]
+    cluster = ["--kubeconfig=/report/kubeconfig", "--provider=local", "--kubectl-path=/usr/bin/kubectl"]
+    return ["/programs/ginkgo", *choice, *how, "/programs/e2e.test", "--", *cluster]
+
+
+def read(suites: list[dict[str, Any]]) -> Specs:
+    """What ginkgo's JSON report says; durations there are in nanoseconds."""
+    passed, failed = 0, {}
+    for suite in suites:
+        for spec in suite["SpecReports"] or []:
+            if spec["State"] in ("skipped", "pending"):
+                continue
+            if spec["State"] == "passed":
+                passed += spec["LeafNodeType"] == "It"
+                continue
+            name = " ".join([*(spec["ContainerHierarchyTexts"] or []), spec["LeafNodeText"]])
+            failed[name] = spec["Failure"]["Message"].strip()
+    return Specs(sum(suite["RunTime"] for suite in suites) / 1e9, passed, failed)
+
+
+def kept_folder() -> Path:
+    """The folder of the cluster that a run has kept. Raises CannotRun if there is none."""
+    for folder in clusters.own_folders():
+        if (folder / "kept").exists():
+            clusters.find_context(f"kind-{folder.name}")
+            return folder
+    raise CannotRun("no cluster is kept: ./verify --keep makes one", USAGE)
+
+
+def main() -> int:
+    """Put the specs to the kept cluster, and print what came of them."""
+    argparse.ArgumentParser(prog="python -m node_image.conformance", description=__doc__).parse_args()
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        folder = kept_folder()
+        specs = put(folder, say)
+    except CannotRun as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
+    for name, message in specs.failed.items():
+        say(f"failed: {name}: {message.splitlines()[0] if message else 'no message'}")
+    say(f"{specs.passed} specs passed, {len(specs.failed)} failed, in {duration(specs.seconds)}")
+    return BROKEN if specs.failed else HOLDS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
