@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 
 from fixtures import cluster as clusters
 from fixtures.engine import Say, cache_folder, known
-from fixtures.exits import BROKEN, HOLDS, USAGE, CannotRun
+from fixtures.exits import BROKEN, HOLDS, INTERRUPTED, USAGE, CannotRun
 from node_image.components import conformance_step
 from node_image.steps import Runner, duration, lock, perform, prune
 
@@ -68,7 +69,8 @@ def put(folder: Path, say: Say) -> Specs:
     results = report / "report.json"
     results.unlink(missing_ok=True)
     node = f"{folder.name}-control-plane"
-    (report / "kubeconfig").write_text(engine.run("exec", node, "cat", "/etc/kubernetes/admin.conf"))
+    kubeconfig = report / "kubeconfig"
+    kubeconfig.write_text(engine.run("exec", node, "cat", "/etc/kubernetes/admin.conf"))
     runner = Runner("conformance specs", cache / "logs" / "specs.log", say)
     container = f"{folder.name}-conformance"
     try:
@@ -89,6 +91,8 @@ def put(folder: Path, say: Say) -> Specs:
             raise
     finally:
         engine.remove_containers(container)
+        kubeconfig.unlink()
+    say(f"report: {results}")
     return read(json.loads(results.read_text()))
 
 
@@ -135,12 +139,19 @@ def main() -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         folder = kept_folder()
         specs = put(folder, say)
     except CannotRun as stop:
         print(stop, file=sys.stderr)
         return stop.exit_code
+    except KeyboardInterrupt:
+        print(
+            "interrupted; the container of the specs is removed, what they made on the cluster may still be there",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
     for name, message in specs.failed.items():
         say(f"failed: {name}: {message.splitlines()[0] if message else 'no message'}")
     say(f"{specs.passed} specs passed, {len(specs.failed)} failed, in {duration(specs.seconds)}")

@@ -18,7 +18,7 @@ import yaml
 from fixtures.engine import Engine
 from fixtures.exits import CannotRun
 from node_image import choose as choosing
-from node_image import components, debian, images, layers, oci, tars, versions
+from node_image import components, conformance, debian, images, layers, oci, tars, versions
 from node_image.build import image_name
 from node_image.steps import Runner, Step, duration, lock, perform, prune
 
@@ -375,6 +375,35 @@ def test_pods_may_not_ask_the_engines_name_server(rules: Callable[[str, str], st
 
 def test_without_a_default_route_nothing_need_be_refused(rules: Callable[[str, str], str]) -> None:
     assert "nexthop" not in rules("", "")
+
+
+# --- Kubernetes' own specs
+
+
+def test_the_specs_report_tells_passed_from_failed() -> None:
+    def spec(state: str, name: str, kind: str = "It") -> dict[str, object]:
+        names = {"ContainerHierarchyTexts": ["[sig-apps] Deployment"], "LeafNodeText": name, "LeafNodeType": kind}
+        return names | {"State": state, "Failure": {"Message": f"{name} did not\n"}}
+
+    specs = [
+        spec("passed", "", "BeforeSuite"),
+        spec("passed", "one"),
+        spec("skipped", "two"),
+        spec("timedout", "three"),
+    ]
+    read = conformance.read([{"SpecReports": specs, "RunTime": 2_500_000_000}])
+
+    assert (read.seconds, read.passed) == (2.5, 1)
+    assert read.failed == {"[sig-apps] Deployment three": "three did not"}
+
+
+def test_the_chosen_specs_begin_with_a_group_and_not_with_its_like() -> None:
+    (focus,) = [word for word in conformance.command() if word.startswith("--focus=")]
+    pattern = re.compile(focus.removeprefix("--focus=").strip("'"))
+
+    assert pattern.search("Kubernetes e2e suite [sig-network] Services should serve endpoints on same port")
+    assert not pattern.search("Kubernetes e2e suite [sig-network] Service endpoints latency should not be very high")
+    assert not pattern.search("Kubernetes e2e suite [sig-node] ConfigMap should be consumable, in Pods ")
 
 
 def _script(path: Path, text: str) -> None:
