@@ -131,9 +131,9 @@ def test_behaviors_json_and_summary(tmp_path: Path) -> None:
 
     written = json.loads((tmp_path / "report" / "behaviors.json").read_text())
     assert written["run"] == {"id": "1"}
-    assert set(written["behaviors"][0]) == {"id", "topic", "verdict", "reason", "tests", "seconds"}
+    assert set(written["behaviors"][0]) == {*("id", "topic", "verdict", "reason", "decided_by", "tests", "seconds")}
     assert set(written["tests"]) == {"t", "u"}
     assert summary(rows) == [
         "1 holds, 1 broken (1 more are planned)",
-        "  broken: objects/b: E  two Pods, not three",
+        "  broken: objects/b, u: E  two Pods, not three",
     ]
