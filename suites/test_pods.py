@@ -242,7 +242,8 @@ def test_without_validation_the_misspelt_field_is_dropped(kube: Kube, misspelt: 
     """Unchecked, the field is lost in silence and the policy is the default, Cluster; spelt right, it is Local."""
     corrected = load("pods/svc-local-nodeport.refused.yaml")
     corrected["spec"]["externalTrafficPolicy"] = corrected["spec"].pop("externalTrafficPilicy")
-    assert kube.create(corrected, dryRun="All").spec.externalTrafficPolicy == "Local"
+    policy = kube.create(corrected, dryRun="All").spec.externalTrafficPolicy
+    assert policy == "Local", f"spelt right, the policy is {policy}"
 
     kube.create(misspelt, fieldValidation="Ignore")
 

@@ -199,7 +199,7 @@ def test_each_way_of_asking_believes_its_server(kube: Kube, probed_pod: str) -> 
         assert kube.exec(probed_pod, *fail, container=container).code == 0
         for look in eventually(within=patience.probe_counts):
             with look:
-                assert unready(kube, probed_pod) == [container]
+                assert unready(kube, probed_pod) == [container], f"{container}'s server fails its probe, alone"
         assert kube.exec(probed_pod, *mend, container=container).code == 0
 
     for look in eventually(within=patience.probe_counts):
