@@ -757,7 +757,7 @@ def test_an_external_name_is_answered_with_a_cname(kube: Kube, inside: Inside, c
     service = kube.create(EXTERNAL_NAME)
     name = f"svc-externalname.{kube.namespace}.svc.{cluster_domain}."
 
-    for look in eventually(within=patience.names_resolve):
+    for look in eventually(within=patience.names_follow):
         with look:
             answer = inside.run("dig", "+noall", "+answer", name, "CNAME").stdout.split()
             assert answer[-2:] == ["CNAME", "my.database.com."]
@@ -777,7 +777,7 @@ def test_a_request_to_an_external_name_arrives_there(
     kube.create(manifest)
 
     url = f"http://svc-externalname.{kube.namespace}.svc.{cluster_domain}:8080/hostname"
-    for look in eventually(within=patience.names_resolve):
+    for look in eventually(within=patience.names_follow):
         with look:
             assert set(ask(inside, url, ENOUGH)) == names(backends)
 
