@@ -25,7 +25,8 @@ def post(kube: Kube, inside: Inside, score: str) -> None:
     """Post a score through the front end, as soon as it and its database serve."""
     for look in eventually(within=patience.server_listens):
         with look:
-            assert inside.get(url(kube), options=["--data", score]).status == 200
+            reply = inside.get(url(kube), options=["--data", score])
+            assert reply.status == 200, f"posting the score: {reply}"
 
 
 @pytest.mark.behavior("state-and-ingress/application-from-one-file")

@@ -111,6 +111,14 @@ def test_a_failed_call_is_not_made_milder_by_its_teardown() -> None:
     assert (result.verdict, result.reason) == ("broken", "first")
 
 
+def test_a_reason_is_one_line_of_bounded_length() -> None:
+    why = f"AssertionError: {'x' * 500}\nstill so after 3 looks"
+
+    _, reason = verdict_of(report("t", ["objects/a"], "failed", why=why))
+
+    assert reason == f"{'x' * 300}... (still so after 3 looks)"
+
+
 def test_a_test_says_what_it_waited_for() -> None:
     ledger = Ledger(CATALOGUE)
     ended = report("t", ["objects/a"], when="teardown")
