@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fixtures import cluster as clusters
-from fixtures.engine import Say, cache_folder, known
-from fixtures.exits import BROKEN, HOLDS, INTERRUPTED, USAGE, CannotRun
+from fixtures.engine import CLOSE_THE_WAY_OUT, Say, cache_folder, known
+from fixtures.exits import BROKEN, HOLDS, INTERRUPTED, CannotRun
 from node_image.components import conformance_step
 from node_image.steps import Runner, duration, lock, perform, prune
 
@@ -82,7 +82,7 @@ def put(folder: Path, say: Say) -> Specs:
                     *("--volume", f"{programs}:/programs:ro", "--volume", f"{report}:/report"),
                     (folder / "image").read_text().strip(),
                     "-c",
-                    "ip route del default; ip -6 route del default; exec " + " ".join(command()),
+                    f"{CLOSE_THE_WAY_OUT}; exec {' '.join(command())}",
                 ],
                 env=engine.env,
             )
@@ -109,27 +109,27 @@ def command() -> list[str]:
 
 
 def read(suites: list[dict[str, Any]]) -> Specs:
-    """What ginkgo's JSON report says; durations there are in nanoseconds."""
-    passed, failed = 0, {}
+    """What ginkgo's JSON report says; durations there are in nanoseconds.
+
+    A group of which no spec ran is a failure too: its name is misspelt, or this Kubernetes has another one for it.
+    """
+    passed: list[str] = []
+    failed = {}
     for suite in suites:
         for spec in suite["SpecReports"] or []:
-            if spec["State"] in ("skipped", "pending"):
-                continue
-            if spec["State"] == "passed":
-                passed += spec["LeafNodeType"] == "It"
-                continue
             name = " ".join([*(spec["ContainerHierarchyTexts"] or []), spec["LeafNodeText"]])
-            failed[name] = spec["Failure"]["Message"].strip()
-    return Specs(sum(suite["RunTime"] for suite in suites) / 1e9, passed, failed)
-
-
-def kept_folder() -> Path:
-    """The folder of the cluster that a run has kept. Raises CannotRun if there is none."""
-    for folder in clusters.own_folders():
-        if (folder / "kept").exists():
-            clusters.find_context(f"kind-{folder.name}")
-            return folder
-    raise CannotRun("no cluster is kept: ./verify --keep makes one", USAGE)
+            if spec["State"] == "passed" and spec["LeafNodeType"] == "It":
+                passed.append(name)
+            elif spec["State"] not in ("passed", "skipped", "pending"):
+                failed[name] = spec["Failure"]["Message"].strip()
+        if not suite["SuiteSucceeded"] and not failed:
+            failed["the specs as a whole"] = "; ".join(suite["SpecialSuiteFailureReasons"] or ["no reason given"])
+    ran = [*passed, *failed]
+    for owner, names in TOPICS.items():
+        for group in (f"[{owner}] {name}" for name in names):
+            if not any(name.startswith(f"{group} ") for name in ran):
+                failed[group] = "no spec of this group ran"
+    return Specs(sum(suite["RunTime"] for suite in suites) / 1e9, len(passed), failed)
 
 
 def main() -> int:
@@ -141,7 +141,8 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        folder = kept_folder()
+        folder = clusters.kept_folder()
+        clusters.find_context(f"kind-{folder.name}")  # holds it, so that no other run removes it
         specs = put(folder, say)
     except CannotRun as stop:
         print(stop, file=sys.stderr)

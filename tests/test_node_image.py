@@ -380,21 +380,43 @@ def test_without_a_default_route_nothing_need_be_refused(rules: Callable[[str, s
 # --- Kubernetes' own specs
 
 
-def test_the_specs_report_tells_passed_from_failed() -> None:
-    def spec(state: str, name: str, kind: str = "It") -> dict[str, object]:
-        names = {"ContainerHierarchyTexts": ["[sig-apps] Deployment"], "LeafNodeText": name, "LeafNodeType": kind}
-        return names | {"State": state, "Failure": {"Message": f"{name} did not\n"}}
+def _spec(state: str, group: str, name: str, kind: str = "It") -> dict[str, object]:
+    names = {"ContainerHierarchyTexts": [group], "LeafNodeText": name, "LeafNodeType": kind}
+    return names | {"State": state, "Failure": {"Message": f"{name} did not\n"}}
 
-    specs = [
-        spec("passed", "", "BeforeSuite"),
-        spec("passed", "one"),
-        spec("skipped", "two"),
-        spec("timedout", "three"),
+
+def _report(*specs: dict[str, object], succeeded: bool = True) -> list[dict[str, object]]:
+    how = {"SuiteSucceeded": succeeded, "SpecialSuiteFailureReasons": None if succeeded else ["a process vanished"]}
+    return [{"SpecReports": specs, "RunTime": 2_500_000_000} | how]
+
+
+@pytest.fixture
+def one_of_each() -> list[dict[str, object]]:
+    """A spec of every chosen group, passed."""
+    return [
+        _spec("passed", f"[{owner}] {name}", "does") for owner, names in conformance.TOPICS.items() for name in names
     ]
-    read = conformance.read([{"SpecReports": specs, "RunTime": 2_500_000_000}])
 
-    assert (read.seconds, read.passed) == (2.5, 1)
+
+def test_the_specs_report_tells_passed_from_failed(one_of_each: list[dict[str, object]]) -> None:
+    group = "[sig-apps] Deployment"
+    others = [_spec("passed", "", "", "BeforeSuite"), _spec("skipped", group, "two"), _spec("timedout", group, "three")]
+
+    read = conformance.read(_report(*one_of_each, *others, succeeded=False))
+
+    assert (read.seconds, read.passed) == (2.5, len(one_of_each))
     assert read.failed == {"[sig-apps] Deployment three": "three did not"}
+
+
+def test_a_group_of_which_no_spec_ran_has_failed(one_of_each: list[dict[str, object]]) -> None:
+    assert conformance.read(_report(*one_of_each)).failed == {}
+    assert conformance.read(_report(*one_of_each[1:])).failed == {"[sig-apps] Deployment": "no spec of this group ran"}
+
+
+def test_specs_that_did_not_succeed_as_a_whole_have_failed(one_of_each: list[dict[str, object]]) -> None:
+    failed = conformance.read(_report(*one_of_each, succeeded=False)).failed
+
+    assert failed == {"the specs as a whole": "a process vanished"}
 
 
 def test_the_chosen_specs_begin_with_a_group_and_not_with_its_like() -> None:
