@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.api import Api
-from fixtures.cluster import own_folders
+from fixtures.cluster import kept_folder
 from fixtures.kube import Kube, is_ready
 from fixtures.waiting import eventually
 from node_image import conformance
@@ -128,20 +128,22 @@ class Repeat:
 
 def repeat(options: list[str], specs: bool) -> Repeat:
     """One repeat, from no cluster to none."""
-    with Memory() as memory:
-        from_nothing, first = verify("--keep", *options)
-    (folder,) = (folder for folder in own_folders() if (folder / "kept").exists())
-    api = Api(str(folder / "kubeconfig"), None)
-    before = pods_made(api)
-    again, second = verify("--keep", *options)
-    pods = pods_made(api) - before
-    cost = cost_of_a_pod(api)
-    behaviors = sum(row["verdict"] == "holds" for row in second["behaviors"])
-    tests = second["run"]["phases"]["tests"]
-    comparison = compared(folder, tests / behaviors) if specs else {}
-    began = time.monotonic()
-    subprocess.run([ROOT / "verify", "--remove"], cwd=ROOT, check=True, capture_output=True)
-    gone = time.monotonic() - began
+    try:
+        with Memory() as memory:
+            from_nothing, first = verify("--keep", *options)
+        folder = kept_folder()
+        api = Api(str(folder / "kubeconfig"), None)
+        before = pods_made(api)
+        again, second = verify("--keep", *options)
+        pods = pods_made(api) - before
+        cost = cost_of_a_pod(api)
+        behaviors = sum(row["verdict"] == "holds" for row in second["behaviors"])
+        tests = second["run"]["phases"]["tests"]
+        comparison = compared(folder, tests / behaviors) if specs else {}
+    finally:
+        began = time.monotonic()
+        subprocess.run([ROOT / "verify", "--remove"], cwd=ROOT, check=True, capture_output=True)
+        gone = time.monotonic() - began
     figures = {
         "run_from_nothing": from_nothing,
         "cluster_ready": first["run"]["phases"]["cluster"],
