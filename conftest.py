@@ -3,17 +3,18 @@
 import pytest
 
 #: A failed assert in a fixture says what it compared, as one in a test does.
-pytest.register_assert_rewrite("fixtures")
+pytest.register_assert_rewrite("fixtures", "runner")
 
 pytest_plugins = [
-    "fixtures.catalogue",
+    "runner.catalogue",
+    "fixtures.api",
     "fixtures.namespaces",
     "fixtures.nodes",
     "fixtures.clients",
-    "fixtures.capabilities",
     "fixtures.cloud",
     "fixtures.ingress",
-    "fixtures.evidence",
-    "fixtures.run",
     "fixtures.kubectl",
+    "runner.capabilities",
+    "runner.evidence",
+    "runner.run",
 ]

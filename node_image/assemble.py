@@ -8,9 +8,9 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fixtures.engine import Engine
+from machine.engine import Engine
+from machine.steps import Runner
 from node_image import images, layers, oci, tars
-from node_image.steps import Runner
 
 CONTAINER = "kubehave-node-build"
 SETTINGS = (

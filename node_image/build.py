@@ -9,13 +9,17 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from fixtures import engine as engines
-from fixtures.engine import Engine, Say, cache_folder
-from fixtures.exits import CannotRun
-from node_image import debian, versions
+from machine import debian
+from machine import engine as engines
+from machine.cache import cache_folder
+from machine.engine import Engine
+from machine.exits import CannotRun
+from machine.packages import install_packages
+from machine.progress import Say
+from machine.steps import Runner, Step, duration, lock, perform, prune
+from node_image import versions
 from node_image.assemble import assemble
 from node_image.components import all_steps
-from node_image.steps import Runner, Step, duration, lock, perform, prune
 
 HERE = Path(__file__).parent
 REPOSITORY = "localhost/kubehave-node"
@@ -68,7 +72,7 @@ def _check_machine(engine: Engine, steps: Mapping[str, Step], cache: Path, insta
     if not debian.KEYRING.exists():
         lacking.add("debian-archive-keyring")
     if lacking:
-        engines.install_packages(lacking, "building a node image needs more", install, say)
+        install_packages(lacking, "building a node image needs more", install, say)
     everything_done = all(step.done(cache) for step in steps.values())
     for folder, needed in ((cache, 0 if everything_done else DISK_CACHE), (engine.storage(), DISK_ENGINE)):
         free = shutil.disk_usage(folder).free / 1e9

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 
-from fixtures.engine import Engine, Say
+from machine.engine import Engine
+from machine.progress import Say
 from node_image.build import build, image_name
 
 PUBLIC_NODE_IMAGE = (
     "docker.io/kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 )
-"""kind's own image: the default of the kind that `fixtures.kind` takes from Debian."""
+"""kind's own image: the default of the kind that `machine.kind` takes from Debian."""
 
 REGISTRY_PATIENCE = 8.0
 """Seconds within which a registry that is worth asking has answered."""

@@ -12,10 +12,11 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fixtures.engine import cache_folder
-from fixtures.exits import CannotRun
-from node_image import debian, versions
-from node_image.steps import Runner, Step
+from machine import debian
+from machine.cache import cache_folder
+from machine.exits import CannotRun
+from machine.steps import Runner, Step
+from node_image import versions
 
 HERE = Path(__file__).parent
 
@@ -188,7 +189,7 @@ def _packages_step(name: str, suite: str, packages: Sequence[str]) -> Step:
         lines = [f"{package}\t{debian.version_of(file)}\n" for package, file in files.items()]
         (out / "packages.txt").write_text("".join(lines))
 
-    return Step(name, make, [suite, *packages], [HERE / "debian.py"])
+    return Step(name, make, [suite, *packages], [Path(debian.__file__)])
 
 
 def _busybox_step() -> Step:
@@ -204,7 +205,7 @@ def _busybox_step() -> Step:
         names = subprocess.run([out / "busybox", "--list"], capture_output=True, text=True, check=True).stdout
         (out / "applets").write_text(names)
 
-    return Step("busybox", make, [NEXT, BUSYBOX_PACKAGE, versions.BUSYBOX], [HERE / "debian.py"])
+    return Step("busybox", make, [NEXT, BUSYBOX_PACKAGE, versions.BUSYBOX], [Path(debian.__file__)])
 
 
 def _root_step(name: str, suite: str, packages: Sequence[str], hook: Path, expected: Mapping[str, str]) -> Step:
@@ -221,7 +222,7 @@ def _root_step(name: str, suite: str, packages: Sequence[str], hook: Path, expec
         for package, version in expected.items():
             _check_version(runner, package, came[package], version)
 
-    return Step(name, make, [suite, *packages, repr(sorted(expected.items()))], [hook, HERE / "debian.py"])
+    return Step(name, make, [suite, *packages, repr(sorted(expected.items()))], [hook, Path(debian.__file__)])
 
 
 def _check_version(runner: Runner, package: str, came: str, expected: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from node_image import debian
+from machine import debian
 from node_image.images import Image
 
 MARK = "layer"

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from node_image import debian
+from machine import debian
 from node_image.layers import Folder, Link, Made, Package, Part, Root, Text
 
 LEFT_OUT = ("dev/", "etc/apt/", "var/lib/apt/", "var/log/apt/")

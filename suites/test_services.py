@@ -12,18 +12,17 @@ from urllib.parse import urlencode
 import pytest
 
 from fixtures.api import Api, ApiRefusal, refused
-from fixtures.capabilities import assigns_addresses
 from fixtures.clients import Inside, Outside
-from fixtures.cloud import Cloud, address_in
+from fixtures.cloud import Cloud, address_in, assigns_addresses
 from fixtures.fields import Fields
 from fixtures.kube import Kube, is_ready
+from fixtures.kube_proxy import PRINT_RULES, destinations
 from fixtures.kubectl import Kubectl
 from fixtures.manifests import load
 from fixtures.nodes import internal_ip
-from fixtures.output import Output
 from fixtures.patience import patience
-from fixtures.proxy import PRINT_RULES, destinations
 from fixtures.waiting import eventually, throughout
+from machine.output import Output
 
 DEPLOYMENT = "services/deployment-nginx.yaml"
 CLUSTER_IP = "services/svc-clusterip.yaml"

@@ -4,8 +4,8 @@ from typing import Any, cast
 
 import pytest
 
-from fixtures import capabilities
 from fixtures.api import Api
+from runner import capabilities
 
 
 class AllowsEverything:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.capabilities import CHECKS
-from fixtures.catalogue import NEEDS, Behavior, catalogue, disagreements, parse
+from runner.capabilities import CHECKS
+from runner.catalogue import NEEDS, Behavior, catalogue, disagreements, parse
 
 ENTRY = {"id": "objects/a", "topic": "pods", "says": "It does.", "observe": "that it does"}
 

@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fixtures.engine import Engine
-from fixtures.exits import CannotRun
+from machine import debian
+from machine.engine import Engine
+from machine.exits import CannotRun
+from machine.steps import Runner, Step, duration, lock, perform, prune
+from measure import conformance
 from node_image import choose as choosing
-from node_image import components, conformance, debian, images, layers, oci, tars, versions
+from node_image import components, images, layers, oci, tars, versions
 from node_image.build import image_name
-from node_image.steps import Runner, Step, duration, lock, perform, prune
 
 HERE = layers.HERE
 

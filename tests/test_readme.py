@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fixtures.catalogue import catalogue
+from runner.catalogue import catalogue
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- reading path: python -m tests.test_readme -->\n", "<!-- end of the reading path -->"

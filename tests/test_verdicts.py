@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from fixtures.catalogue import Behavior
-from fixtures.verdicts import Ledger, TestResult, summary, write
+from runner.catalogue import Behavior
+from runner.verdicts import Ledger, TestResult, summary, write
 
 CATALOGUE = {
     name: Behavior(name, "pods", "It does.", "that it does", planned=name.endswith("planned"))

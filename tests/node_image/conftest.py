@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fixtures import engine as engines
-from fixtures.engine import Engine
+from machine import engine as engines
+from machine.engine import Engine
 
 Kubectl = Callable[..., str]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from fixtures.engine import Engine
-from fixtures.output import Output
+from machine.engine import Engine
+from machine.output import Output
 from node_image import images, versions
 
 Counted = Callable[[str, str], int]

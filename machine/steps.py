@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fixtures.engine import Say
-from fixtures.exits import CannotRun
+from machine.exits import CannotRun
+from machine.progress import Say
 
 SIGN_OF_LIFE = 20.0
 """Seconds between two lines that say that a long command is still at work."""

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fixtures import cluster as clusters
-from fixtures.engine import CLOSE_THE_WAY_OUT, Say, cache_folder, known
-from fixtures.exits import BROKEN, HOLDS, INTERRUPTED, CannotRun
+from machine.cache import cache_folder
+from machine.engine import CLOSE_THE_WAY_OUT, known
+from machine.exits import BROKEN, HOLDS, INTERRUPTED, CannotRun
+from machine.progress import Say
+from machine.steps import Runner, duration, lock, perform, prune
 from node_image.components import conformance_step
-from node_image.steps import Runner, duration, lock, perform, prune
+from runner import cluster as clusters
 
 TOPICS: Mapping[str, tuple[str, ...]] = {
     "sig-apps": ("Deployment", "ReplicaSet", "ReplicationController", "StatefulSet"),
@@ -134,7 +136,7 @@ def read(suites: list[dict[str, Any]]) -> Specs:
 
 def main() -> int:
     """Put the specs to the kept cluster, and print what came of them."""
-    argparse.ArgumentParser(prog="python -m node_image.conformance", description=__doc__).parse_args()
+    argparse.ArgumentParser(prog="python -m measure.conformance", description=__doc__).parse_args()
 
     def say(line: str) -> None:
         print(line, flush=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fixtures.proxy import PRINT_RULES, destinations
+from fixtures.kube_proxy import PRINT_RULES, destinations
 
 #: Printed on nodes, and cut to two Services: 10.96.42.80 with two Pods, and 10.96.29.251, in iptables and nftables with
 #: session affinity, with the same two.

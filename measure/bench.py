@@ -1,4 +1,4 @@
-"""Times of whole runs, as JSON: `tox run -e bench` (or `python -m tests.bench --repeats 3`).
+"""Times of whole runs, as JSON: `tox run -e bench` (or `python -m measure.bench --repeats 3`).
 
 Each repeat makes a cluster and runs the suites (`./verify --keep`), runs them again on it, measures there what a Pod's
 life costs (100 Pods up and gone), and removes it. The wall time of the tests is also given as a multiple of the floor:
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.api import Api
-from fixtures.cluster import kept_folder
 from fixtures.kube import Kube, is_ready
 from fixtures.waiting import eventually
-from node_image import conformance
+from measure import conformance
+from runner.cluster import kept_folder
 
 ROOT = Path(__file__).parent.parent
 PODS, DEPLOYMENTS = 100, 20

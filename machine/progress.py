@@ -1,0 +1,13 @@
+"""Lines of progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: Takes one line of progress.
+Say = Callable[[str], None]
+
+
+def say(line: str) -> None:
+    """Print one line of progress, at once."""
+    print(f"kubehave: {line}", flush=True)

@@ -1,0 +1,1 @@
+"""Programs that measure: the bench, Kubernetes' own conformance specs."""

@@ -1,0 +1,1 @@
+"""What makes one run: its options, its cluster, the catalogue, verdicts, evidence, reports."""
