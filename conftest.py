@@ -3,10 +3,13 @@
 import pytest
 
 #: A failed assert in a fixture says what it compared, as one in a test does.
-pytest.register_assert_rewrite("fixtures", "runner")
+pytest.register_assert_rewrite("fixtures")
 
 pytest_plugins = [
     "runner.catalogue",
+    "runner.options",
+    "runner.every_test",
+    "fixtures.shared",
     "fixtures.api",
     "fixtures.namespaces",
     "fixtures.nodes",

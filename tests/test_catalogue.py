@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runner.capabilities import CHECKS
-from runner.catalogue import NEEDS, Behavior, catalogue, disagreements, parse
+from runner.catalogue import FIXTURES_NEED, NEEDS, TOPICS, Behavior, catalogue, disagreements, parse, undeclared
 
 ENTRY = {"id": "objects/a", "topic": "pods", "says": "It does.", "observe": "that it does"}
 
@@ -24,6 +24,21 @@ def test_the_catalogue_holds_what_the_documents_say() -> None:
     assert documents == {"core-concepts", "objects", "controllers", "state-and-ingress", "nginx-walkthrough"}
 
 
+def test_every_topic_has_its_place_in_the_reading_order() -> None:
+    assert sorted(TOPICS) == sorted({entry.topic for entry in catalogue().values()})
+
+
+def test_what_a_fixture_needs_is_a_need() -> None:
+    assert set(FIXTURES_NEED.values()) <= set(NEEDS)
+
+
+def test_a_test_whose_fixture_needs_more_than_its_behaviors_declare_is_found() -> None:
+    behaviors = {"objects/a": Behavior("objects/a", "pods", "It does.", "that", needs=("node-exec",))}
+
+    assert list(undeclared(["kube", "run_on_node"], ["objects/a"], behaviors)) == []
+    assert list(undeclared(["outside"], ["objects/a"], behaviors)) == ["outside, which needs node-network"]
+
+
 def test_every_need_has_a_function_that_looks_it_up() -> None:
     assert set(CHECKS) == set(NEEDS)
 
@@ -35,6 +50,7 @@ def test_every_need_has_a_function_that_looks_it_up() -> None:
         ({"status": "done"}, "only status is 'planned'"),
         ({"sayz": "x"}, "unknown key sayz"),
         ({"id": "controllers/a"}, "begins with objects/"),
+        ({"topic": "unicorns"}, "unknown topic 'unicorns'"),
     ],
 )
 def test_a_wrong_entry_is_refused_by_name(change: dict[str, Any], complaint: str) -> None:

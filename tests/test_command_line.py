@@ -1,28 +1,27 @@
 """Bad input ends with one clear line and an exit code of its own, and nothing is contacted that was not asked for."""
 
-import http.server
-import json
 import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.stub_cluster import StubCluster, kubeconfig
 
 Verify = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
 def verify(root: Path, tmp_path: Path) -> Verify:
-    """`./verify` as it runs inside the environment, with a cache and a kubeconfig of the test's own."""
+    """`./verify` as it runs inside the environment, with a cache, a kubeconfig and a report of the test's own."""
 
     def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "KUBECONFIG": str(tmp_path / "kubeconfig")}
         return subprocess.run(
-            [sys.executable, "-m", "pytest", *args],
+            [sys.executable, "-m", "runner", "--report", str(tmp_path / "report"), *args],
             cwd=root,
             env={**os.environ, **own, **env},
             stdin=subprocess.DEVNULL,
@@ -34,21 +33,6 @@ def verify(root: Path, tmp_path: Path) -> Verify:
     return run
 
 
-def kubeconfig(path: Path, server: str, context: str = "there") -> None:
-    path.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": context,
-                "clusters": [{"name": "c", "cluster": {"server": server}}],
-                "users": [{"name": "u", "user": {"token": "wrong"}}],
-                "contexts": [{"name": context, "context": {"cluster": "c", "user": "u"}}],
-            }
-        )
-    )
-
-
 def the_one_line(done: "subprocess.CompletedProcess[str]") -> str:
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
@@ -57,31 +41,14 @@ def the_one_line(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 @pytest.fixture
-def forbidding_server() -> Iterator[Callable[[int, dict[str, object]], str]]:
-    """`forbidding_server(status, body)`: the address of a server that answers every request so."""
-    servers = []
+def stub() -> Iterator[StubCluster]:
+    """A cluster that allows everything until it is told otherwise."""
+    cluster = StubCluster()
+    yield cluster
+    cluster.close()
 
-    def start(status: int, body: dict[str, object]) -> str:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.end_headers()
-                self.wfile.write(json.dumps(body).encode())
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 def test_a_context_that_is_not_there_is_named_beside_those_that_are(verify: Verify, tmp_path: Path) -> None:
@@ -122,29 +89,36 @@ def test_a_cluster_that_is_silent_is_given_up_within_ten_seconds(verify: Verify,
     assert "does not answer: no answer within 9 s" in the_one_line(done)
 
 
-def test_refused_credentials_are_named(
-    verify: Verify, tmp_path: Path, forbidding_server: Callable[[int, dict[str, object]], str]
-) -> None:
-    server = forbidding_server(401, {"kind": "Status", "reason": "Unauthorized", "message": "Unauthorized"})
-    kubeconfig(tmp_path / "kubeconfig", server)
+def test_refused_credentials_are_named(verify: Verify, tmp_path: Path, stub: StubCluster) -> None:
+    refused = {"kind": "Status", "reason": "Unauthorized", "message": "Unauthorized"}
+    stub.answers["GET", "/version"] = (401, refused)
+    kubeconfig(tmp_path / "kubeconfig", stub.address)
 
     done = verify("--context", "there")
 
     assert done.returncode == 11
-    assert the_one_line(done) == f"kubehave: {server} refuses the credentials: 401 Unauthorized"
+    assert the_one_line(done) == f"kubehave: {stub.address} refuses the credentials: 401 Unauthorized"
 
 
-def test_a_missing_right_is_named(
-    verify: Verify, tmp_path: Path, forbidding_server: Callable[[int, dict[str, object]], str]
-) -> None:
-    server = forbidding_server(201, {"kind": "SelfSubjectAccessReview", "status": {"allowed": False}})
-    kubeconfig(tmp_path / "kubeconfig", server)
+def test_a_missing_right_is_named(verify: Verify, tmp_path: Path, stub: StubCluster) -> None:
+    stub.answers["POST", REVIEWS] = (201, {"kind": "SelfSubjectAccessReview", "status": {"allowed": False}})
+    kubeconfig(tmp_path / "kubeconfig", stub.address)
 
     done = verify("--context", "there")
 
     assert done.returncode == 11
     line = the_one_line(done)
-    assert line == f"kubehave: {server}: the right to create namespaces is missing for this context's user"
+    assert line == f"kubehave: {stub.address}: the right to create namespaces is missing for this context's user"
+
+
+def test_a_proxy_is_not_asked_for_loopback(verify: Verify, tmp_path: Path, stub: StubCluster) -> None:
+    stub.answers["POST", REVIEWS] = (201, {"kind": "SelfSubjectAccessReview", "status": {"allowed": False}})
+    kubeconfig(tmp_path / "kubeconfig", stub.address)
+    proxy = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:1")
+
+    done = verify("--context", "there", **proxy, NO_PROXY="example.com", no_proxy="example.com")
+
+    assert "the right to create namespaces is missing" in the_one_line(done)
 
 
 @pytest.mark.parametrize(

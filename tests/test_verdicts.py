@@ -1,36 +1,48 @@
 """From test results to verdicts, and to what a person reads of them."""
 
-import json
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from fixtures.api import ApiRefusal
+from fixtures.inconclusive import Inconclusive, NotObserved
+from machine.exits import BROKEN, HOLDS, NOTHING
 from runner.catalogue import Behavior
-from runner.verdicts import Ledger, TestResult, summary, write
+from runner.verdicts import Ledger, TestResult, judge, summary
 
 CATALOGUE = {
     name: Behavior(name, "pods", "It does.", "that it does", planned=name.endswith("planned"))
     for name in ("objects/a", "objects/b", "objects/planned")
 }
 
+Phase = Literal["setup", "call", "teardown"]
+
 
 def report(
     test: str,
     shows: list[str],
     outcome: Literal["passed", "failed", "skipped"] = "passed",
-    when: Literal["setup", "call", "teardown"] = "call",
+    when: Phase = "call",
     why: Any = None,
+    verdict: str | None = None,
 ) -> pytest.TestReport:
     properties: list[tuple[str, object]] = [("behavior", name) for name in shows]
-    return pytest.TestReport(test, ("x.py", 1, test), {}, outcome, why, when, duration=0.5, user_properties=properties)
+    made = pytest.TestReport(test, ("x.py", 1, test), {}, outcome, why, when, duration=0.5, user_properties=properties)
+    if outcome == "failed":
+        vars(made)["verdict"] = verdict or ("broken" if when == "call" else "inconclusive")
+    return made
+
+
+def ledger_of(*reports: pytest.TestReport, every: dict[str, list[str]] | None = None) -> Ledger:
+    tests = {one.nodeid: [str(value) for _, value in one.user_properties] for one in reports}
+    ledger = Ledger(CATALOGUE, every=tests if every is None else every)
+    for one in reports:
+        ledger.add(one)
+    return ledger
 
 
 def verdict_of(*reports: pytest.TestReport, behavior: str = "objects/a") -> tuple[str, str | None]:
-    ledger = Ledger(CATALOGUE)
-    for one in reports:
-        ledger.add(one)
-    row = next(row for row in ledger.verdicts() if row["id"] == behavior)
+    row = next(row for row in ledger_of(*reports).verdicts() if row["id"] == behavior)
     return row["verdict"], row["reason"]
 
 
@@ -47,15 +59,47 @@ def test_a_failed_test_breaks_its_behavior() -> None:
     )
 
 
+def refusal(status: int, message: str = "") -> ApiRefusal:
+    return ApiRefusal("GET /x", status, f'{{"message": "{message}"}}')
+
+
+@pytest.mark.parametrize(
+    ("error", "when", "verdict"),
+    [
+        (AssertionError("no"), "call", "broken"),
+        (AssertionError("no"), "setup", "inconclusive"),
+        (refusal(404), "call", "broken"),
+        (refusal(404), "setup", "inconclusive"),
+        (refusal(503), "call", "inconclusive"),
+        (refusal(403, "a webhook says no"), "call", "inconclusive"),
+        (TimeoutError("no answer"), "call", "inconclusive"),
+        (ValueError("not enough values to unpack"), "call", "inconclusive"),
+        (pytest.fail.Exception("Timeout (>180.0s)"), "call", "inconclusive"),
+        (Inconclusive("no client"), "call", "inconclusive"),
+        (NotObserved("no worker"), "call", "not observed"),
+        (NotObserved("no worker"), "setup", "not observed"),
+    ],
+)
+def test_only_an_assertion_or_a_refusal_in_the_call_breaks(error: Exception, when: Phase, verdict: str) -> None:
+    assert judge(error, when) == verdict
+
+
 @pytest.mark.parametrize("when", ["setup", "teardown"])
-def test_an_error_could_not_look(when: Literal["setup", "teardown"]) -> None:
+def test_an_error_is_inconclusive(when: Phase) -> None:
     failed = report("t", ["objects/a"], "failed", when, "no client Pod")
 
-    assert verdict_of(report("t", ["objects/a"]), failed) == ("could not look", "no client Pod")
+    assert verdict_of(report("t", ["objects/a"]), failed) == ("inconclusive", "no client Pod")
+
+
+def test_a_worker_that_died_is_inconclusive() -> None:
+    died = report("t", ["objects/a"], "failed", why="worker 'gw0' crashed while running 't'")
+    del vars(died)["verdict"]
+
+    assert verdict_of(died)[0] == "inconclusive"
 
 
 def test_a_set_up_alone_shows_nothing() -> None:
-    assert verdict_of(report("t", ["objects/a"], when="setup")) == ("could not look", "its test did not end")
+    assert verdict_of(report("t", ["objects/a"], when="setup")) == ("inconclusive", "its test began and did not end")
 
 
 def test_a_skip_is_not_observed_and_says_why() -> None:
@@ -68,7 +112,7 @@ def test_a_skip_is_not_observed_and_says_why() -> None:
     ("others", "verdict"),
     [
         ([("failed", "call"), ("failed", "setup"), ("skipped", "setup"), ("passed", "call")], "broken"),
-        ([("failed", "setup"), ("skipped", "setup"), ("passed", "call")], "could not look"),
+        ([("failed", "setup"), ("skipped", "setup"), ("passed", "call")], "inconclusive"),
         ([("skipped", "setup"), ("passed", "call")], "not observed"),
     ],
 )
@@ -78,29 +122,74 @@ def test_the_worst_of_several_tests_counts(others: list[tuple[Any, Any]], verdic
     assert verdict_of(*reports)[0] == verdict
 
 
-def test_a_chosen_test_without_a_report_could_not_look() -> None:
-    ledger = Ledger(CATALOGUE, chosen={"t": ["objects/a"]})
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "reason"),
+    [("passed", "in part", "1 of 3 tests ran"), ("failed", "broken", "x"), ("skipped", "not observed", "x")],
+)
+def test_a_part_of_a_behaviors_tests_can_break_it_and_cannot_make_it_hold(
+    outcome: Any, verdict: str, reason: str
+) -> None:
+    every = {name: ["objects/a"] for name in ("t", "u", "v")}
 
-    (row, _) = ledger.verdicts()
-    assert (row["verdict"], row["reason"]) == ("could not look", "its test did not end")
+    ledger = ledger_of(report("t", ["objects/a"], outcome, why="x"), every=every)
+
+    row = ledger.verdicts()[0]
+    assert (row["verdict"], row["reason"]) == (verdict, reason)
+    assert row["tests"] == ["t", "u", "v"]
+    assert row["ran"] == ["t"]
+
+
+def test_where_the_other_tests_are_not_known_nothing_holds() -> None:
+    ledger = ledger_of(report("t", ["objects/a"]))
+    ledger.every = None
+
+    assert ledger.verdicts()[0]["verdict"] == "in part"
+
+
+def test_a_chosen_test_that_never_began_is_told_from_one_that_did_not_end() -> None:
+    ledger = Ledger(CATALOGUE, every={"t": ["objects/a"], "u": ["objects/b"]})
+    ledger.choose(["t", "u"])
+    ledger.begin("t")
+
+    assert [(row["verdict"], row["reason"]) for row in ledger.verdicts()[:2]] == [
+        ("inconclusive", "its test began and did not end"),
+        ("inconclusive", "its test never began"),
+    ]
 
 
 def test_what_was_not_chosen_has_no_verdict_and_what_is_planned_says_so() -> None:
-    ledger = Ledger(CATALOGUE)
-    ledger.add(report("t", ["objects/a"]))
-
-    assert {row["id"]: row["verdict"] for row in ledger.verdicts()} == {
+    assert {row["id"]: row["verdict"] for row in ledger_of(report("t", ["objects/a"])).verdicts()} == {
         "objects/a": "holds",
         "objects/planned": "planned",
     }
 
 
-def test_the_seconds_of_all_phases_and_tests_are_added() -> None:
-    ledger = Ledger(CATALOGUE)
-    for when in ("setup", "call", "teardown"):
-        ledger.add(report("t", ["objects/a"], when=when))
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([], NOTHING),
+        (["skipped"], NOTHING),
+        (["passed", "skipped"], HOLDS),
+        (["passed", "failed"], BROKEN),
+    ],
+)
+def test_the_exit_code_comes_from_the_verdicts(outcomes: list[Any], code: int) -> None:
+    reports = [report(f"t{n}", ["objects/a"], outcome, why="x") for n, outcome in enumerate(outcomes)]
 
-    assert ledger.verdicts()[0]["seconds"] == 1.5
+    assert ledger_of(*reports).exit_code() == code
+
+
+def test_a_test_that_never_ran_is_no_success() -> None:
+    ledger = ledger_of(report("t", ["objects/a"]))
+    ledger.choose(["u"])
+
+    assert ledger.exit_code() == BROKEN
+
+
+def test_the_seconds_of_all_phases_and_tests_are_added() -> None:
+    phases: tuple[Phase, ...] = ("setup", "call", "teardown")
+
+    assert ledger_of(*(report("t", ["objects/a"], when=when) for when in phases)).verdicts()[0]["seconds"] == 1.5
 
 
 def test_a_failed_call_is_not_made_milder_by_its_teardown() -> None:
@@ -120,28 +209,36 @@ def test_a_reason_is_one_line_of_bounded_length() -> None:
 
 
 def test_a_test_says_what_it_waited_for() -> None:
-    ledger = Ledger(CATALOGUE)
     ended = report("t", ["objects/a"], when="teardown")
     ended.user_properties.append(("waited for pod_starts", "2.50"))
-    for one in (report("t", ["objects/a"], when="setup"), report("t", ["objects/a"]), ended):
-        ledger.add(one)
 
-    assert ledger.tests() == {"t": {"seconds": 1.5, "waited": {"pod_starts": 2.5}}}
+    ledger = ledger_of(report("t", ["objects/a"], when="setup"), report("t", ["objects/a"]), ended)
+
+    assert ledger.tests() == {"t": {"verdict": "holds", "seconds": 1.5, "waited": {"pod_starts": 2.5}}}
 
 
-def test_behaviors_json_and_summary(tmp_path: Path) -> None:
-    ledger = Ledger(CATALOGUE)
-    ledger.add(report("t", ["objects/a"]))
-    ledger.add(report("u", ["objects/b"], "failed", why="E  two Pods, not three"))
-    rows = ledger.verdicts()
+def test_what_was_simulated_is_said_with_the_behavior() -> None:
+    ended = report("t", ["objects/a"], when="teardown")
+    ended.user_properties.append(("load balancer", "simulated by the suite"))
 
-    write(tmp_path / "report" / "behaviors.json", run={"id": "1"}, behaviors=rows, tests=ledger.tests())
+    rows = ledger_of(report("t", ["objects/a"]), ended).verdicts()
 
-    written = json.loads((tmp_path / "report" / "behaviors.json").read_text())
-    assert written["run"] == {"id": "1"}
-    assert set(written["behaviors"][0]) == {*("id", "topic", "verdict", "reason", "decided_by", "tests", "seconds")}
-    assert set(written["tests"]) == {"t", "u"}
-    assert summary(rows) == [
-        "1 holds, 1 broken (1 more are planned)",
+    assert rows[0]["remarks"] == ["load balancer: simulated by the suite"]
+    assert "  load balancer: simulated by the suite: objects/a" in summary(rows)
+
+
+def test_the_summary_names_what_does_not_hold_with_its_reason() -> None:
+    lacks = ("x.py", 1, "Skipped: the cluster lacks storage")
+    catalogue = {name: Behavior(name, "pods", "It does.", "that") for name in ("objects/c", "objects/d")}
+    ledger = ledger_of(
+        report("t", ["objects/a"]),
+        report("u", ["objects/b"], "failed", why="E  two Pods, not three"),
+        *(report(name, [name], "skipped", why=lacks) for name in catalogue),
+    )
+    ledger.catalogue = CATALOGUE | catalogue
+
+    assert summary(ledger.verdicts()) == [
+        "1 holds, 1 broken, 2 not observed (1 more are planned)",
         "  broken: objects/b, u: E  two Pods, not three",
+        "  not observed: the cluster lacks storage: objects/c, objects/d",
     ]

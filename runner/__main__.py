@@ -1,0 +1,30 @@
+"""`python -m runner`: pytest, and a report also where pytest itself refuses the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def main(args: list[str]) -> int:
+    """Run pytest with these arguments; its exit code."""
+    code = int(pytest.main(args))
+    # What pytest has loaded as a plugin must not be imported before it, or its assertions would not be rewritten.
+    from machine.exits import USAGE
+    from runner.report import Report
+
+    if code == USAGE and not Report.begun:
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--report", default=Path("report"), type=Path)
+        report = Report(parser.parse_known_args(args)[0].report)
+        report.begin()
+        reason = "usage error: pytest does not know what the command line asks for"
+        report.write(run={"exit_code": code, "reason": reason}, behaviors=[], tests={})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

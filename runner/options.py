@@ -1,0 +1,86 @@
+"""What a command line of ./verify may say, and what of it is a usage error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from machine.exits import USAGE, CannotRun
+from runner.catalogue import SUITES
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kubehave", "the cluster under test")
+    group.addoption("--context", metavar="NAME", help="Test this existing cluster; it is never deleted.")
+    group.addoption("--keep", action="store_true", help="Leave the kind cluster of this run standing for the next one.")
+    group.addoption("--remove", action="store_true", help="Remove the cluster that --keep left, and do nothing else.")
+    group.addoption("--node-image", metavar="NAME", help="Create the kind cluster from this node image.")
+    group.addoption(
+        "--no-install", action="store_true", help="Install nothing: what is missing ends the run (exit code 12)."
+    )
+    group.addoption(
+        "--allow-cluster-scoped-changes",
+        action="store_true",
+        help="With --context: let tests also create cluster-scoped objects (PersistentVolumes, StorageClasses, ...) and "
+        "change the default StorageClass for a moment. All of it is given back. Nodes are never touched.",
+    )
+    group.addoption(
+        "--list-images", action="store_true", help="Print every image that a run needs, and do nothing else."
+    )
+    group.addoption(
+        "--require-all", action="store_true", help='"Not observed" is an error: the cluster must be able to show all.'
+    )
+    group.addoption(
+        "--patience", metavar="FACTOR", type=float, default=1.0, help="Multiply every time limit, for a slow cluster."
+    )
+    group.addoption(
+        "--report",
+        metavar="DIR",
+        help="The folder for behaviors.json and junit.xml (default: report/ in the checkout).",
+    )
+    group.addoption(
+        "--shuffle", metavar="SEED", type=int, help="Run the tests in a random order, the same for the same number."
+    )
+    group.addoption(
+        "--keep-namespaces",
+        choices=("never", "on-failure", "always"),
+        default="never",
+        help="Leave the namespaces of tests for a look inside (with --keep or --context).",
+    )
+
+
+def asks_a_cluster(config: pytest.Config) -> bool:
+    """Whether this command line runs suite tests; --help, --collect-only and their like contact nothing."""
+    quiet = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "collectonly", "setupplan")
+    if any(config.getoption(name, False) for name in (*quiet, "cacheshow")):
+        return False
+    return any(path == SUITES or SUITES in path.parents or path in SUITES.parents for path in _paths(config))
+
+
+def check_usage(config: pytest.Config) -> None:
+    """Raise CannotRun for options that do not fit together, and for files that are not there."""
+    option = config.option
+    if option.patience <= 0:
+        raise CannotRun("--patience is a factor above 0", USAGE)
+    if option.context and (option.keep or option.node_image):
+        raise CannotRun(
+            "--keep and --node-image are for a cluster of the run's own, and --context names another", USAGE
+        )
+    if option.allow_cluster_scoped_changes and not option.context:
+        raise CannotRun("--allow-cluster-scoped-changes is for a cluster that --context names", USAGE)
+    if option.keep_namespaces != "never" and not (option.keep or option.context):
+        raise CannotRun("--keep-namespaces needs --keep or --context: else the cluster goes, and they with it", USAGE)
+    for arg, path in zip(config.args, _paths(config), strict=True):
+        if not path.exists():
+            raise CannotRun(f"no such file or folder: {arg.partition('::')[0]}", USAGE)
+
+
+def _paths(config: pytest.Config) -> list[Path]:
+    return [Path(config.invocation_params.dir, arg.partition("::")[0]).resolve() for arg in config.args]
+
+
+def report_folder(config: pytest.Config) -> Path:
+    """Where this run's report goes."""
+    named = config.getoption("report")
+    return Path(config.invocation_params.dir, named) if named else config.rootpath / "report"

@@ -1,0 +1,77 @@
+"""The folder with what a run leaves: behaviors.json and junit.xml, and under previous/ the last ones with verdicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from runner.verdicts import INCONCLUSIVE
+
+BEHAVIORS, JUNIT, PREVIOUS = "behaviors.json", "junit.xml", "previous"
+
+
+class Report:
+    """One run's folder."""
+
+    #: Whether this process has begun a report.
+    begun = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def junit(self) -> Path:
+        """The file for CI."""
+        return self.folder / JUNIT
+
+    def begin(self) -> None:
+        """Move the earlier report to previous/, so that nobody takes it for this run's.
+
+        One without verdicts (of a run that never came to its tests) does not replace one with verdicts there.
+        """
+        Report.begun = True
+        earlier = self.folder / BEHAVIORS
+        if earlier.exists() and '"verdict"' in earlier.read_text(encoding="utf-8"):
+            previous = self.folder / PREVIOUS
+            shutil.rmtree(previous, ignore_errors=True)
+            previous.mkdir(parents=True)
+            for name in (BEHAVIORS, JUNIT):
+                if (self.folder / name).exists():
+                    os.replace(self.folder / name, previous / name)
+        for name in (BEHAVIORS, JUNIT):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def write(self, **parts: Any) -> None:
+        """Write behaviors.json whole, or not at all: `{"run": {...}, "behaviors": [...], "tests": {...}}`."""
+        self._write(json.dumps(parts, indent=1, ensure_ascii=False))
+
+    def write_briefly(self, **parts: Any) -> None:
+        """Write the same in one line, which takes a tenth of the time."""
+        self._write(json.dumps(parts, ensure_ascii=False))
+
+    def _write(self, text: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        attempt = self.folder / f".{BEHAVIORS}.{os.getpid()}"
+        attempt.write_text(text + "\n", encoding="utf-8")
+        os.replace(attempt, self.folder / BEHAVIORS)
+
+    def tell_errors_from_failures(self) -> None:
+        """Make a test case of junit.xml that was inconclusive an error: pytest calls what fails in a call a failure."""
+        if not self.junit.exists():
+            return
+        tree = ElementTree.parse(self.junit)
+        for suite in tree.iter("testsuite"):
+            changed = 0
+            for case in suite.iter("testcase"):
+                properties = {it.get("name"): it.get("value") for it in case.iter("property")}
+                failure = case.find("failure")
+                if failure is not None and properties.get("verdict") == INCONCLUSIVE:
+                    failure.tag = "error"
+                    changed += 1
+            for name, change in (("failures", -changed), ("errors", changed)):
+                suite.set(name, str(int(suite.get(name, "0")) + change))
+        tree.write(self.junit, encoding="utf-8", xml_declaration=True)

@@ -1,0 +1,150 @@
+"""An API server with just enough of an API for a run that tests nothing real: namespaces come and go, all else is empty."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+CORE = {
+    "Namespace": False,
+    "Node": False,
+    "PersistentVolume": False,
+    "Pod": True,
+    "Service": True,
+    "ServiceAccount": True,
+    "Event": True,
+    "ReplicaSet": True,
+}
+GROUPS = {
+    "storage.k8s.io": {"StorageClass": False},
+    "networking.k8s.io": {"IngressClass": False, "Ingress": True},
+    "rbac.authorization.k8s.io": {"ClusterRole": False, "ClusterRoleBinding": False},
+    "apps": {"ReplicaSet": True, "Deployment": True, "StatefulSet": True, "DaemonSet": True},
+}
+
+
+def plural(kind: str) -> str:
+    """A kind's name in paths."""
+    return re.sub("s$", "se", kind.lower()) + "s" if kind.endswith("ss") else kind.lower() + "s"
+
+
+class StubCluster:
+    """One server on a loopback port. `nodes` are those it tells of; it never lets go of a namespace if `keeps_namespaces`."""
+
+    def __init__(self, nodes: list[dict[str, Any]] | None = None, keeps_namespaces: bool = False) -> None:
+        self.nodes, self.keeps_namespaces = nodes or [], keeps_namespaces
+        self.version = {"major": "1", "minor": "36", "gitVersion": "v1.36.3"}
+        self.requests: list[tuple[str, str]] = []
+        #: Answers in place of the usual ones: (method, path) to HTTP status and body.
+        self.answers: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
+        self.namespaces: dict[str, dict[str, Any]] = {}
+        stub = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _serve(self) -> None:
+                text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                parts = urlsplit(self.path)
+                body = json.loads(text) if text else {}
+                status, answer = stub.answer(self.command, parts.path, parse_qs(parts.query), body)
+                sent = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(sent)))
+                self.end_headers()
+                self.wfile.write(sent)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
+        """Status and body for a request."""
+        self.requests.append((method, path))
+        if (method, path) in self.answers:
+            return self.answers[method, path]
+        if path == "/version":
+            return 200, self.version
+        if path.endswith("selfsubjectaccessreviews"):
+            return 201, {"kind": "SelfSubjectAccessReview", "status": {"allowed": True}}
+        if (found := self._discovery(path)) is not None:
+            return 200, found
+        if path.startswith("/api/v1/namespaces") and path.count("/") <= 4:
+            return self._namespace(method, path.removeprefix("/api/v1/namespaces").strip("/"), query, body)
+        kind = next(kind for kinds in (CORE, *GROUPS.values()) for kind in kinds if f"/{plural(kind)}" in path)
+        if method == "GET" and not path.endswith(plural(kind)):
+            return 200, {"apiVersion": "v1", "kind": kind, "metadata": {"name": path.rpartition("/")[2]}}
+        items = self.nodes if kind == "Node" else []
+        return 200, {"apiVersion": "v1", "kind": f"{kind}List", "metadata": {"resourceVersion": "1"}, "items": items}
+
+    def _namespace(self, method: str, name: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
+        if method == "POST":
+            self.namespaces[body["metadata"]["name"]] = body
+            return 201, body
+        if not name:
+            wanted = dict(pair.split("=") for part in query.get("labelSelector", []) for pair in part.split(","))
+            items = [
+                item | {"metadata": {"creationTimestamp": "2020-01-01T00:00:00Z"} | item["metadata"]}
+                for item in self.namespaces.values()
+                if wanted.items() <= item["metadata"]["labels"].items()
+            ]
+            return 200, {"apiVersion": "v1", "kind": "NamespaceList", "metadata": {}, "items": items}
+        if method == "DELETE" and not self.keeps_namespaces:
+            self.namespaces.pop(name, None)
+        return 200, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+    @staticmethod
+    def _discovery(path: str) -> dict[str, Any] | None:
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"]}
+        if path == "/apis":
+            versions = {name: {"groupVersion": f"{name}/v1", "version": "v1"} for name in GROUPS}
+            groups = [{"name": n, "versions": [v], "preferredVersion": v} for n, v in versions.items()]
+            return {"kind": "APIGroupList", "groups": groups}
+        served = {"/api/v1": ("v1", CORE)} | {
+            f"/apis/{name}/v1": (f"{name}/v1", kinds) for name, kinds in GROUPS.items()
+        }
+        if path not in served:
+            return None
+        version, kinds = served[path]
+        verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
+        return {
+            "kind": "APIResourceList",
+            "groupVersion": version,
+            "resources": [
+                {"name": plural(k), "singularName": k.lower(), "namespaced": n, "kind": k, "verbs": verbs}
+                for k, n in kinds.items()
+            ],
+        }
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def kubeconfig(path: Path, server: str, context: str = "there") -> None:
+    """Write a kubeconfig with one context."""
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": context,
+                "clusters": [{"name": "c", "cluster": {"server": server}}],
+                "users": [{"name": "u", "user": {"token": "wrong"}}],
+                "contexts": [{"name": context, "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )

@@ -1,0 +1,454 @@
+"""Whole runs, of sample suites on a stub cluster: what ends how, and what stands in the report afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.stub_cluster import StubCluster, kubeconfig
+
+ROOT = Path(__file__).parent.parent
+
+#: The project's own wiring, with another catalogue and other suites.
+CONFTEST = f"""
+from pathlib import Path
+import runner.catalogue
+runner.catalogue.SUITES = Path(__file__).parent / "suites"
+runner.catalogue.FOLDER = Path(__file__).parent / "behaviors"
+exec(Path({str(ROOT / "conftest.py")!r}).read_text())
+"""
+
+CONFIG = "[pytest]\npythonpath = .\ntestpaths = suites\nstrict = true\ntimeout = {timeout}\njunit_family = xunit1\n"
+
+
+@dataclass
+class Ended:
+    """What a run left: its exit code, what it printed, and its report."""
+
+    code: int
+    printed: str
+    report: Path
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """behaviors.json."""
+        found: dict[str, Any] = json.loads((self.report / "behaviors.json").read_text())
+        return found
+
+    def verdicts(self) -> dict[str, str]:
+        """Behaviors and their verdicts."""
+        return {row["id"].removeprefix("objects/"): row["verdict"] for row in self.json["behaviors"]}
+
+    def reason(self, behavior: str) -> str:
+        """Why a behavior has its verdict."""
+        return str(next(row["reason"] for row in self.json["behaviors"] if row["id"] == f"objects/{behavior}"))
+
+
+@pytest.fixture(scope="session")
+def stub() -> Iterator[StubCluster]:
+    """A cluster without nodes."""
+    cluster = StubCluster()
+    yield cluster
+    cluster.close()
+
+
+def write_sample(folder: Path, code: str, needs: dict[str, list[str]], timeout: float = 60) -> None:
+    """A checkout with one suite, whose behaviors are those that its tests name."""
+    (folder / "suites").mkdir(parents=True)
+    (folder / "behaviors").mkdir()
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "pytest.ini").write_text(CONFIG.format(timeout=timeout))
+    head = 'import pytest\n\n\ndef shows(name):\n    return pytest.mark.behavior(f"objects/{name}")\n\n\n'
+    (folder / "suites" / "test_sample.py").write_text(head + textwrap.dedent(code))
+    names = dict.fromkeys(part.partition('"')[0] for part in code.split('@shows("')[1:])
+    entries = [
+        {"id": f"objects/{name}", "topic": "pods", "says": "It does.", "observe": "that", "needs": needs.get(name, [])}
+        for name in names
+    ]
+    (folder / "behaviors" / "objects.yaml").write_text(json.dumps(entries))
+
+
+def start(folder: Path, server: str, *args: str) -> subprocess.Popen[str]:
+    """`./verify --context there ARGS` in a sample checkout."""
+    kubeconfig(folder / "kubeconfig", server)
+    own = {"XDG_CACHE_HOME": str(folder / "cache"), "KUBECONFIG": str(folder / "kubeconfig"), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "runner", "-p", "no:cacheprovider", "--context", "there", *args],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "KUBECONFIG"} | own,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(folder: Path, process: subprocess.Popen[str]) -> Ended:
+    """Wait for its end."""
+    printed, _ = process.communicate(timeout=100)
+    return Ended(process.returncode, printed, folder / "report")
+
+
+Sample = Callable[..., Ended]
+
+
+@pytest.fixture
+def sample(tmp_path: Path, stub: StubCluster) -> Sample:
+    """`sample(code, *args)`: a run of a suite with this code."""
+
+    def run(code: str, *args: str, timeout: float = 60, server: str | None = None, **needs: list[str]) -> Ended:
+        if not (tmp_path / "suites").exists():
+            write_sample(tmp_path, code, needs, timeout)
+        return ended(tmp_path, start(tmp_path, server or stub.address, *args))
+
+    return run
+
+
+OUTCOMES = """
+from fixtures.api import ApiRefusal
+from fixtures.inconclusive import Inconclusive, NotObserved
+
+def refusal(status, message=""):
+    return ApiRefusal("GET /x", status, '{"message": "%s"}' % message.replace('"', '\\\\"'))
+
+@shows("holds")
+def test_holds(): pass
+
+@shows("broken")
+def test_broken(): assert 2 == 3
+
+@shows("refused")
+def test_refused(): raise refusal(422)
+
+@pytest.mark.parametrize("status", [401, 408, 429, 500, 503])
+@shows("server-trouble")
+def test_server_trouble(status): raise refusal(status)
+
+@shows("lost-connection")
+def test_lost_connection(): raise ConnectionError("reset")
+
+@shows("our-own-mistake")
+def test_our_own_mistake(): {}["typo"]
+
+@shows("inconclusive")
+def test_inconclusive(): raise Inconclusive("no client")
+
+@shows("missing-right")
+def test_missing_right():
+    raise refusal(403, 'pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "x"')
+
+@shows("pod-security")
+def test_pod_security():
+    raise refusal(403, 'pods "x" is forbidden: violates PodSecurity "restricted:latest": host namespaces')
+
+@shows("other-admission")
+def test_other_admission(): raise refusal(403, "a webhook says no")
+
+@pytest.fixture
+def missing_right_in_a_fixture():
+    raise refusal(403, 'nodes is forbidden: User "u" cannot list resource "nodes" in API group ""')
+
+@shows("missing-right-in-a-fixture")
+def test_in_a_fixture(missing_right_in_a_fixture): pass
+
+@pytest.fixture
+def failed_assertion(): assert 0 == 1
+
+@shows("failed-fixture")
+def test_failed_fixture(failed_assertion): pass
+
+@shows("not-observed")
+def test_not_observed(): raise NotObserved("no second worker")
+
+@shows("skipped")
+def test_skipped(): pytest.skip("no kube-proxy")
+
+@pytest.mark.xfail(strict=False)
+@shows("xfail")
+def test_xfail(): assert False
+
+@shows("lacks")
+def test_lacks(outside): pass
+
+@shows("several")
+def test_one_of_several(): pass
+
+@shows("several")
+def test_another_of_several(): raise refusal(500)
+
+@shows("several")
+def test_the_broken_one_of_several(): assert 0
+"""
+
+EXPECTED = {
+    "holds": "holds",
+    "broken": "broken",
+    "refused": "broken",
+    "server-trouble": "inconclusive",
+    "lost-connection": "inconclusive",
+    "our-own-mistake": "inconclusive",
+    "inconclusive": "inconclusive",
+    "missing-right": "not observed",
+    "pod-security": "not observed",
+    "other-admission": "inconclusive",
+    "missing-right-in-a-fixture": "not observed",
+    "failed-fixture": "inconclusive",
+    "not-observed": "not observed",
+    "skipped": "not observed",
+    "xfail": "inconclusive",
+    "lacks": "not observed",
+    "several": "broken",
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory, stub: StubCluster) -> Ended:
+    """A run with a test for each way in which a test can end."""
+    folder = tmp_path_factory.mktemp("outcomes")
+    write_sample(folder, OUTCOMES, {"lacks": ["node-network"]})
+    return ended(folder, start(folder, stub.address, "-n", "2", "--dist", "loadgroup"))
+
+
+def test_only_the_cluster_breaks_a_behavior(outcomes: Ended) -> None:
+    assert outcomes.verdicts() == EXPECTED
+    assert outcomes.code == 1
+
+
+def test_what_is_not_observed_says_what_is_missing(outcomes: Ended) -> None:
+    assert outcomes.reason("missing-right").startswith("the right to list pods is missing")
+    assert outcomes.reason("missing-right-in-a-fixture").startswith("the right to list nodes is missing")
+    assert outcomes.reason("pod-security") == "refused by Pod Security restricted: host namespaces"
+    assert outcomes.reason("lacks").startswith("the cluster lacks node-network: this machine can put no client")
+
+
+def test_junit_calls_what_is_inconclusive_an_error(outcomes: Ended) -> None:
+    (suite,) = ElementTree.parse(outcomes.report / "junit.xml").iter("testsuite")
+    tags = {case.get("name"): [it.tag for it in case if it.tag != "properties"] for case in suite.iter("testcase")}
+
+    assert tags["test_broken"] == ["failure"]
+    assert tags["test_our_own_mistake"] == tags["test_failed_fixture"] == ["error"]
+    assert tags["test_lacks"] == ["skipped"]
+    assert suite.get("failures") == str(sum(found == ["failure"] for found in tags.values()))
+    assert suite.get("errors") == str(sum(found == ["error"] for found in tags.values()))
+
+
+TWO_TESTS = """
+@shows("a")
+@pytest.mark.parametrize("n", [1, 2])
+def test_one(n): pass
+
+@shows("a")
+def test_other(): pass
+"""
+
+
+def test_all_tests_of_a_behavior_make_it_hold(sample: Sample) -> None:
+    run = sample(TWO_TESTS)
+
+    assert (run.code, run.verdicts()) == (0, {"a": "holds"})
+    assert run.json["run"]["exit_code"] == 0
+
+
+@pytest.mark.parametrize("args", [["-k", "one"], ["suites/test_sample.py::test_one"]])
+def test_a_behavior_that_was_looked_at_in_part_does_not_hold(sample: Sample, args: list[str]) -> None:
+    run = sample(TWO_TESTS, *args)
+
+    assert (run.code, run.verdicts()) == (0, {"a": "in part"})
+    assert run.reason("a") == "2 of 3 tests ran"
+
+
+def test_one_parameter_is_one_test(sample: Sample) -> None:
+    run = sample(TWO_TESTS, "suites/test_sample.py::test_one[1]")
+
+    assert run.reason("a") == "1 of 3 tests ran"
+
+
+def test_nothing_chosen_is_no_success(sample: Sample) -> None:
+    run = sample(TWO_TESTS, "-k", "nothing_like_this")
+
+    assert (run.code, run.verdicts()) == (5, {})
+
+
+def test_nothing_observed_is_no_success(sample: Sample) -> None:
+    run = sample('@shows("a")\ndef test_a(nodes): pass', a=["multi-node"])
+
+    assert (run.code, run.verdicts()) == (5, {"a": "not observed"})
+
+
+def test_what_require_all_does_not_see_is_an_error(sample: Sample) -> None:
+    run = sample('@shows("a")\ndef test_a(): pytest.skip("no kube-proxy")', "--require-all")
+
+    assert (run.code, run.verdicts()) == (1, {"a": "inconclusive"})
+    assert run.reason("a") == "--require-all: not observed: no kube-proxy"
+
+
+def test_a_set_up_alone_shows_nothing(sample: Sample) -> None:
+    run = sample(TWO_TESTS, "--setup-only")
+
+    assert (run.code, run.verdicts()) == (1, {"a": "inconclusive"})
+
+
+STOPS_EARLY = """
+@shows("first")
+def test_first(): assert 0
+
+@shows("last")
+def test_last(): pass
+"""
+
+
+@pytest.mark.parametrize("args", [[], ["-n", "1"]])
+def test_a_run_that_stops_at_its_first_failure_is_broken_not_interrupted(sample: Sample, args: list[str]) -> None:
+    run = sample(STOPS_EARLY, "-x", *args)
+
+    assert run.code == 1
+    assert run.verdicts() == {"first": "broken", "last": "inconclusive"}
+    assert run.reason("last") == "its test never began"
+
+
+DIES = """
+import os
+
+@shows("dies")
+def test_dies():
+    os._exit(1)
+
+@pytest.mark.parametrize("n", range(6))
+@shows("others")
+def test_others(n):
+    pass
+"""
+
+
+def test_a_worker_that_dies_ends_the_run_with_a_report(sample: Sample) -> None:
+    run = sample(DIES, "-n", "2", "--dist", "loadgroup")
+
+    assert run.code == 1
+    assert run.verdicts()["dies"] == "inconclusive"
+    assert "crashed" in run.reason("dies")
+
+
+SLOW = '@shows("a")\ndef test_a():\n    import time; time.sleep(2)'
+
+
+@pytest.mark.parametrize(("patience", "verdict"), [("1", "inconclusive"), ("5", "holds")])
+def test_patience_stretches_the_time_of_a_test(sample: Sample, patience: str, verdict: str) -> None:
+    run = sample(SLOW, "--patience", patience, timeout=1)
+
+    assert run.verdicts() == {"a": verdict}
+
+
+def test_what_is_left_behind_has_an_exit_code(sample: Sample, tmp_path: Path) -> None:
+    keeping = StubCluster(keeps_namespaces=True)
+    write_sample(tmp_path, '@shows("a")\ndef test_a(kube): pass', {})
+    with (tmp_path / "conftest.py").open("a") as conftest:
+        conftest.write(
+            "from fixtures.patience import Budget, Patience\nPatience.namespace_goes = Budget(1, 'namespace_goes')\n"
+        )
+
+    run = sample("", server=keeping.address)
+
+    assert (run.code, run.verdicts()) == (13, {"a": "holds"})
+    assert run.json["run"]["left_behind"]
+    keeping.close()
+
+
+def test_an_old_cluster_is_named_as_such(sample: Sample) -> None:
+    old = StubCluster()
+    old.version = {"major": "1", "minor": "28+", "gitVersion": "v1.28.1"}
+
+    run = sample(TWO_TESTS, server=old.address)
+
+    assert run.code == 11
+    assert "runs Kubernetes v1.28.1; 1.33 or newer is needed" in run.printed
+    old.close()
+
+
+def test_a_node_that_is_not_ready_is_named_once(sample: Sample) -> None:
+    node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "lame"},
+        "status": {"conditions": [{"type": "Ready", "status": "False"}]},
+    }
+    cluster = StubCluster(nodes=[node])
+
+    run = sample('@shows("a")\ndef test_a(): pass', server=cluster.address)
+
+    assert run.printed.count("node lame is not Ready") == 1
+    assert run.json["run"]["nodes_left_out"] == ["node lame is not Ready: tests leave it out"]
+    cluster.close()
+
+
+def test_every_end_writes_a_report_and_keeps_the_last_one_with_verdicts(sample: Sample) -> None:
+    sample(TWO_TESTS)
+
+    for args, reason in {
+        ("--patience", "0"): "--patience is a factor above 0",
+        ("--no-such-option",): "usage error",
+        ("-k", "one and"): "usage error",
+    }.items():
+        run = sample(TWO_TESTS, *args)
+        assert run.code == 4
+        assert run.json["run"]["exit_code"] == 4
+        assert reason in run.json["run"]["reason"]
+        assert not run.json["behaviors"]
+    previous = json.loads((run.report / "previous" / "behaviors.json").read_text())
+    assert [row["verdict"] for row in previous["behaviors"]] == ["holds"]
+    assert (run.report / "previous" / "junit.xml").exists()
+
+
+def test_the_report_goes_where_it_is_asked_for(sample: Sample, tmp_path: Path) -> None:
+    sample(TWO_TESTS, "--report", str(tmp_path / "elsewhere"))
+
+    assert (tmp_path / "elsewhere" / "behaviors.json").exists()
+    assert (tmp_path / "elsewhere" / "junit.xml").exists()
+    assert not (tmp_path / "report").exists()
+
+
+TWO_WAITS = """
+import time, pathlib
+
+@shows("ended")
+def test_1(): pass
+
+@shows("running")
+def test_2():
+    pathlib.Path("began").touch(); time.sleep(60)
+
+@shows("waiting")
+def test_3(): pass
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 2), (signal.SIGTERM, 2)])
+def test_a_run_that_is_cut_off_leaves_what_had_ended(
+    tmp_path: Path, stub: StubCluster, number: signal.Signals, code: int
+) -> None:
+    write_sample(tmp_path, TWO_WAITS, {})
+    process = start(tmp_path, stub.address)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "began").exists():
+        assert time.monotonic() < deadline, "the second test never began"
+        time.sleep(0.05)
+    process.send_signal(number)
+    run = ended(tmp_path, process)
+
+    assert run.code == code
+    assert run.verdicts() == {"ended": "holds", "running": "inconclusive", "waiting": "inconclusive"}
+    assert run.json["run"]["exit_code"] == (None if number == signal.SIGKILL else 2)
+    if number == signal.SIGKILL:
+        assert run.reason("running") == "its test began and did not end"
+    assert run.reason("waiting") == "its test never began"
