@@ -7,6 +7,7 @@ pytest.register_assert_rewrite("fixtures", "runner")
 
 pytest_plugins = [
     "runner.catalogue",
+    "fixtures.shared",
     "fixtures.api",
     "fixtures.namespaces",
     "fixtures.nodes",
