@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from fixtures.api import Api, ApiRefusal, refused
+from fixtures.api import ApiRefusal, refused
 from fixtures.clients import Inside, Outside
-from fixtures.cloud import Cloud, address_in, assigns_addresses
+from fixtures.cloud import Cloud, addresses_in, assigns_addresses
 from fixtures.fields import Fields
 from fixtures.kube import Kube, is_ready
 from fixtures.kube_proxy import PRINT_RULES, destinations
@@ -669,9 +669,9 @@ def test_kubectl_makes_a_nodeport_service(
 
 
 @pytest.fixture(scope="session")
-def provider(api: Api) -> bool:
+def provider(home: Kube) -> bool:
     """Whether this cluster has something that gives Services of type LoadBalancer their addresses."""
-    return assigns_addresses(api)
+    return assigns_addresses(home)
 
 
 @pytest.mark.behavior("objects/loadbalancer-needs-a-provider")
@@ -687,11 +687,11 @@ def test_the_external_address_is_a_providers_to_give(
     if provider:
         for look in eventually(within=patience.load_balancer):
             with look:
-                assert address_in(home.get("Service", name)) is not None
+                assert addresses_in(home.get("Service", name))
     else:
         for look in throughout(patience.stays_so):
             with look:
-                assert address_in(home.get("Service", name)) is None
+                assert addresses_in(home.get("Service", name)) == []
 
 
 @pytest.mark.behavior("core-concepts/loadbalancer-without-a-cloud-is-a-nodeport")
@@ -705,7 +705,7 @@ def test_without_a_provider_a_loadbalancer_is_a_nodeport(
     for look in eventually(within=patience.service_rules):
         with look:
             assert unserved(inside, urls, backends) == {}
-    assert address_in(home.get("Service", service.metadata.name)) is None
+    assert addresses_in(home.get("Service", service.metadata.name)) == []
 
 
 @pytest.mark.behavior("core-concepts/loadbalancer-gives-one-address")
@@ -717,7 +717,7 @@ def test_a_loadbalancer_gives_all_pods_one_address(
 
     address = cloud.address_of(home, name)
 
-    assert address_in(home.get("Service", name)) == address
+    assert addresses_in(home.get("Service", name)) == [address]
     for look in eventually(within=patience.service_rules):
         with look:
             assert set(ask(outside, f"http://{address}:8080/hostname", ENOUGH)) == names(backends)
