@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
-from fixtures.clients import Inside
+import pytest
+import yaml
+
+from fixtures.api import Api
+from fixtures.clients import Inside, silence
+from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Kube, is_ready
-from fixtures.kubectl import PortForward
-from fixtures.manifests import load_all
+from fixtures.kubectl import Kubectl, PortForward
+from fixtures.manifests import Manifest, load_all
+from fixtures.namespaces import TEST_KUBE, RunId, name_for
 from fixtures.patience import patience
 from fixtures.waiting import eventually
 
 APPLICATION = "application/pacman.yaml"
 SCORE = "4711"
+
+
+def in_namespace(kube: Kube) -> list[Manifest]:
+    """The whole file, with this namespace and the run's labels in the place of the namespace pacman."""
+    documents = load_all(APPLICATION)
+    for document in documents:
+        if document["kind"] == "Namespace":
+            document["metadata"] = {"name": kube.namespace, "labels": kube.run_labels}
+        else:
+            document["metadata"]["namespace"] = kube.namespace
+    return documents
 
 
 def url(kube: Kube) -> str:
@@ -22,30 +39,46 @@ def url(kube: Kube) -> str:
 
 
 def post(kube: Kube, inside: Inside, score: str) -> None:
-    """Post a score through the front end, as soon as it and its database serve."""
-    for look in eventually(within=patience.server_listens):
+    """Post a score through the front end, as soon as the front end and its database serve."""
+    for look in eventually(within=patience.names_follow):
         with look:
             reply = inside.get(url(kube), options=["--data", score])
             assert reply.status == 200, f"posting the score: {reply}"
 
 
-@pytest.mark.behavior("state-and-ingress/application-from-one-file")
-def test_the_front_end_serves_what_the_database_stores(kube: Kube, inside: Inside) -> None:
-    """One file makes front end and database, a Service before each, and a claim; together they are an application."""
-    kube.apply(APPLICATION)
+@pytest.fixture
+def made_by_the_test(request: pytest.FixtureRequest, api: Api, run_id: RunId) -> Iterator[Kube]:
+    """The verbs in a namespace that the test makes itself; the namespace goes when the test ends."""
+    kube = Kube(api, name_for(request.node.name), run_id.labels)
+    request.node.stash[TEST_KUBE] = kube
+    yield kube
+    if kube.exists("Namespace", kube.namespace):
+        kube.delete("Namespace", kube.namespace)
 
+
+@pytest.mark.behavior("state-and-ingress/application-from-one-file")
+def test_one_file_makes_a_whole_application(kubectl: Kubectl, made_by_the_test: Kube, inside: Inside) -> None:
+    """`kubectl create -f` makes all that a file holds: here a namespace and in it an application that works."""
+    kube = made_by_the_test
+    file = in_namespace(kube)
+
+    done = kubectl("create", "--namespace", kube.namespace, "-f", "-", text=yaml.safe_dump_all(file))
+
+    assert done.code == 0, done.stderr
+    kinds = [line.partition("/")[0].partition(".")[0] for line in done.stdout.splitlines()]
+    assert kinds == [document["kind"].lower() for document in file]
     kube.ready_pods(1, name="pacman")
     kube.ready_pods(1, name="mongo")
     post(kube, inside, SCORE)
-    assert kube.exec("mongo-0", "redis-cli", "GET", "score").stdout.strip() == SCORE
     assert inside.get(url(kube)).body.strip() == SCORE
+    assert kube.exec("mongo-0", "redis-cli", "GET", "score").stdout.strip() == SCORE
     assert kube.get("PersistentVolumeClaim", "mongo-storage").status.phase == "Bound"
 
 
 @pytest.fixture
 def front_end(kube: Kube, inside: Inside) -> Fields:
-    """The front end's Pod, when the application runs and a score has been posted."""
-    kube.apply(APPLICATION)
+    """The front end's Pod. The application runs, and a score has been posted."""
+    kube.apply(in_namespace(kube))
     kube.ready_pods(1, name="mongo")
     (pod,) = kube.ready_pods(1, name="pacman")
     post(kube, inside, SCORE)
@@ -54,20 +87,21 @@ def front_end(kube: Kube, inside: Inside) -> Fields:
 
 @pytest.mark.behavior("state-and-ingress/score-survives-the-database-pod")
 def test_the_score_is_away_and_comes_back(kube: Kube, inside: Inside, front_end: Fields) -> None:
-    """Without mongo-0 the front end runs on and has no score; a few seconds later the next mongo-0 has it from its volume."""
+    """Without mongo-0 the front end runs on, without a score; a few seconds later the next mongo-0 has it from its volume."""
     earlier = kube.get("Pod", "mongo-0").metadata.uid
 
-    with inside.asking(url(kube), rate=20) as answers:
+    with inside.asking(url(kube), rate=20) as replies:
         kube.delete("Pod", "mongo-0")
         for look in eventually(within=patience.pod_starts):
             with look:
-                assert [pod.metadata.uid for pod in kube.pods(name="mongo") if is_ready(pod)] not in ([], [earlier])
+                (mongo,) = exactly(1, [pod for pod in kube.pods(name="mongo") if is_ready(pod)])
+                assert mongo.metadata.uid != earlier
         for look in eventually(within=patience.server_listens):
             with look:
                 assert inside.get(url(kube)).body.strip() == SCORE
 
-    statuses = [answer.split()[0] for answer in answers()]
-    assert statuses[0] == "200"
+    statuses = [reply.partition(" ")[0] for reply in replies()]
+    assert statuses[:1] == ["200"]
     assert "503" in statuses
     pod = kube.get("Pod", front_end.metadata.name)
     assert pod.metadata.uid == front_end.metadata.uid
@@ -76,45 +110,46 @@ def test_the_score_is_away_and_comes_back(kube: Kube, inside: Inside, front_end:
 
 @pytest.mark.behavior("state-and-ingress/front-end-scales-to-ten")
 def test_ten_front_ends_show_one_score(kube: Kube, inside: Inside, front_end: Fields) -> None:
-    """The front end keeps nothing itself, so it scales: all ten are in the Service, and all show the database's score."""
+    """The front end stores nothing itself, so it scales: behind its Service ten Pods answer, all with the database's score."""
     kube.scale("Deployment", "pacman", 10)
 
-    addresses = {pod.status.podIP for pod in kube.ready_pods(10, name="pacman")}
-    assert front_end.status.podIP in addresses
+    ten = {pod.metadata.name for pod in kube.ready_pods(10, name="pacman")}
+    assert front_end.metadata.name in ten
+    answered: set[str] = set()
     for look in eventually(within=patience.service_rules):
         with look:
-            assert served_by(kube) == addresses
-    each = f"http://{{{','.join(addresses)}}}:8080/score"
-    for look in eventually(within=patience.server_listens):
-        with look:
-            scores = inside.run("curl", "--silent", "--fail", "--max-time", "2", each).stdout.split()
-            assert scores == [SCORE] * 10
+            told = replies_of(inside, f"{url(kube)}?[1-40]")
+            assert {score for _, score in told} == {SCORE}
+            answered |= {pod for pod, _ in told}
+            assert answered == ten, f"the Service has not led to {', '.join(sorted(ten - answered))}"
 
 
-def served_by(kube: Kube) -> set[str]:
-    """The addresses to which the front end's Service leads."""
-    slices = kube.list("EndpointSlice", **{"kubernetes.io/service-name": "pacman"})
-    ready = [endpoint for one in slices for endpoint in one.endpoints if endpoint.conditions.ready]
-    return {address for endpoint in ready for address in endpoint.addresses}
+def replies_of(inside: Inside, urls: str) -> list[tuple[str, str]]:
+    """For each request, on a connection of its own, the Pod that replied and what it said; refused connections aside."""
+    options = ("--header", "Connection: close", "--max-time", f"{silence():g}", "--write-out", "\t%header{server}\n")
+    lines = inside.run("curl", "--silent", *options, urls).stdout.replace("\r\n\t", "\t").splitlines()
+    replies = [line.partition("\t") for line in lines]
+    return [(pod, score) for score, _, pod in replies if pod]
 
 
 @pytest.fixture
 def lone_front_end(kube: Kube, inside: Inside) -> None:
     """The front end without its database, which its first page does not need; it serves."""
-    kube.apply([it for it in load_all(APPLICATION) if it["metadata"]["name"] == "pacman"])
+    kube.apply([document for document in in_namespace(kube) if document["metadata"]["name"] == "pacman"])
     kube.ready_pods(1, name="pacman")
-    for look in eventually(within=patience.server_listens):
+    for look in eventually(within=patience.names_follow):
         with look:
             assert inside.get(f"http://pacman.{kube.namespace}").status == 200
 
 
 @pytest.mark.behavior("state-and-ingress/port-forward")
 @pytest.mark.usefixtures("lone_front_end")
-def test_a_forwarded_port_leads_to_the_application(port_forward: PortForward) -> None:
-    """While kubectl forwards it, a port of one's own machine leads through the API server to a Pod of the Service."""
-    with port_forward("svc/pacman", 80) as ask:
-        answer = ask().stdout.splitlines()
+def test_a_forwarded_port_leads_to_the_application(kube: Kube, port_forward: PortForward, inside: Inside) -> None:
+    """`kubectl port-forward svc/pacman 9090:80`: while it runs, a local port leads through the API server to a Pod."""
+    with port_forward("svc/pacman", 9090, 80) as ask:
+        lines = ask().stdout.splitlines()
 
-    assert answer[0] == "HTTP/1.0 200 OK"
-    assert answer[-1] == "Pac-Man"
-    assert ask().code != 0
+    assert lines[:1] == ["HTTP/1.0 200 OK"]
+    assert lines[-1:] == ["Pac-Man"]
+    assert ask().code != 0, "the port answers after kubectl has ended"
+    assert inside.get(f"http://pacman.{kube.namespace}").status == 200, "the application itself has ended"

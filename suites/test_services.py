@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from fixtures.api import Api, ApiRefusal, refused
+from fixtures.api import ApiRefusal, refused
 from fixtures.clients import Inside, Outside
-from fixtures.cloud import Cloud, address_in, assigns_addresses
+from fixtures.cloud import PROBE, Cloud, addresses_in, assigns_addresses
+from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Kube, is_ready
 from fixtures.kube_proxy import PRINT_RULES, destinations
@@ -669,16 +670,16 @@ def test_kubectl_makes_a_nodeport_service(
 
 
 @pytest.fixture(scope="session")
-def provider(api: Api) -> bool:
+def provider(home: Kube) -> bool:
     """Whether this cluster has something that gives Services of type LoadBalancer their addresses."""
-    return assigns_addresses(api)
+    return assigns_addresses(home)
 
 
 @pytest.mark.behavior("objects/loadbalancer-needs-a-provider")
-def test_the_external_address_is_a_providers_to_give(
+def test_an_external_address_comes_from_a_provider(
     home: Kube, own_service: OwnService, provider: bool, backends: list[Fields]
 ) -> None:
-    """Kubernetes gives the Service all else: an external address comes from a provider, and where there is none, never."""
+    """Kubernetes gives a LoadBalancer Service all but an external address; without a provider it never gets one."""
     name = own_service(LOAD_BALANCER).metadata.name
     for look in eventually(within=patience.controller_acts):
         with look:
@@ -687,39 +688,48 @@ def test_the_external_address_is_a_providers_to_give(
     if provider:
         for look in eventually(within=patience.load_balancer):
             with look:
-                assert address_in(home.get("Service", name)) is not None
+                exactly(1, addresses_in(home.get("Service", name)))
     else:
         for look in throughout(patience.stays_so):
             with look:
-                assert address_in(home.get("Service", name)) is None
+                assert external_addresses(home, name) == []
+
+
+def external_addresses(home: Kube, service: str) -> list[str]:
+    """The addresses of this Service and of the run's probe for a provider, for which the run has waited much longer."""
+    return [address for name in (service, PROBE) for address in addresses_in(home.get("Service", name))]
 
 
 @pytest.mark.behavior("core-concepts/loadbalancer-without-a-cloud-is-a-nodeport")
+@pytest.mark.usefixtures("provider")
 def test_without_a_provider_a_loadbalancer_is_a_nodeport(
     home: Kube, own_service: OwnService, backends: list[Fields], nodes: list[Fields], inside: Inside
 ) -> None:
-    """Nobody gives it an address, and yet the Service is of use: its ClusterIP and every node's port serve."""
+    """Without a provider a LoadBalancer Service has no external address, but its ClusterIP and every node's port serve."""
     service = own_service(LOAD_BALANCER)
     urls = [by_cluster_ip(service), *(by_node_port(service, node) for node in nodes)]
 
     for look in eventually(within=patience.service_rules):
         with look:
             assert unserved(inside, urls, backends) == {}
-    assert address_in(home.get("Service", service.metadata.name)) is None
+    for look in throughout(patience.stays_so):
+        with look:
+            assert external_addresses(home, service.metadata.name) == []
 
 
 @pytest.mark.behavior("core-concepts/loadbalancer-gives-one-address")
 def test_a_loadbalancer_gives_all_pods_one_address(
     home: Kube, own_service: OwnService, backends: list[Fields], cloud: Cloud, outside: Outside
 ) -> None:
-    """With a provider there is one address outside for all Pods, with the Service's own port, and no node to know."""
+    """With a provider all Pods have one address outside, with the Service's own port; a client need not know any node."""
     name = own_service(LOAD_BALANCER).metadata.name
 
     address = cloud.address_of(home, name)
 
-    assert address_in(home.get("Service", name)) == address
     for look in eventually(within=patience.service_rules):
         with look:
+            given = addresses_in(home.get("Service", name))
+            assert given == [address], f"{cloud.name} gave {address}; the Service has {given}"
             assert set(ask(outside, f"http://{address}:8080/hostname", ENOUGH)) == names(backends)
 
 

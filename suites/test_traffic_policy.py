@@ -1,19 +1,22 @@
-"""externalTrafficPolicy: which nodes answer from outside for a Service, and whom its Pod then sees."""
+"""externalTrafficPolicy: which nodes answer requests from outside for a Service, and which address its Pod then sees."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from fixtures.clients import Outside, Reply
+from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Kube
 from fixtures.manifests import load
 from fixtures.nodes import internal_ip
 from fixtures.patience import patience
 from fixtures.waiting import eventually
+from machine.output import Output
 
 SERVICE = "traffic_policy/svc-local-nodeport.yaml"
 DEPLOYMENT = "traffic_policy/my-nginx.yaml"
@@ -27,8 +30,8 @@ Urls = dict[str, str]
 @pytest.mark.parametrize(
     ("type", "policy"), [("NodePort", "Cluster"), ("LoadBalancer", "Cluster"), ("ClusterIP", None)]
 )
-def test_the_policy_is_cluster_where_nothing_is_said(kube: Kube, type: str, policy: str | None) -> None:
-    """A Service that is open to the outside has the policy Cluster by default; one that is not has none."""
+def test_external_traffic_policy_defaults_to_cluster(kube: Kube, type: str, policy: str | None) -> None:
+    """A Service that is open to the outside has the policy Cluster by default; a ClusterIP Service has no policy."""
     manifest = load(SERVICE)
     manifest["spec"]["type"] = type
     del manifest["spec"]["externalTrafficPolicy"]
@@ -45,7 +48,7 @@ def selecting(node: Fields) -> dict[str, str]:
 
 @pytest.fixture
 def backend(kube: Kube, workers: list[Fields]) -> str:
-    """The name of the node, the first worker, that runs the one Pod behind the Service, Ready."""
+    """The name of the node, the first worker, that runs the one Pod behind the Service. The Pod is Ready."""
     manifest = load(DEPLOYMENT)
     manifest["spec"]["template"]["spec"]["nodeSelector"] = selecting(workers[0])
     kube.create(manifest)
@@ -67,39 +70,48 @@ def cluster(kube: Kube, local: Urls) -> Urls:
     return local
 
 
-def replies(outside: Outside, urls: Iterable[str], client: int = 0) -> list[Reply]:
-    """What a client outside is answered at each URL. They are asked at the same time, for silence takes seconds."""
+def replies(outside: Outside, urls: Urls, client: int = 0) -> dict[str, Reply]:
+    """By node, what a client outside gets there. It asks all nodes at the same time, because silence takes seconds."""
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda url: outside.get(url, client), urls))
+        asked = {node: threads.submit(outside.get, url, client) for node, url in urls.items()}
+    return {node: reply.result() for node, reply in asked.items()}
 
 
 def seen_by_the_pod(outside: Outside, urls: Urls, client: int = 0) -> dict[str, str | None]:
-    """By node, whom the Pod says it sees when the client asks there (an address); None where nobody answers."""
-    answers = replies(outside, urls.values(), client)
+    """By node, which client address the Pod says that it sees in a request through the node; None without an answer."""
     return {
         node: reply.body.rpartition(":")[0] if reply.status == 200 else None
-        for node, reply in zip(urls, answers, strict=True)
+        for node, reply in replies(outside, urls, client).items()
     }
+
+
+def addresses_on(node: str, run_on_node: Callable[..., Output]) -> set[str]:
+    """The addresses of a node's own interfaces that others can reach, so no loopback address."""
+    interfaces = json.loads(run_on_node(node, "ip", "-json", "address", "show").stdout)
+    return {entry["local"] for one in interfaces if one["ifname"] != "lo" for entry in one["addr_info"]}
 
 
 @pytest.mark.behavior("objects/traffic-policy-cluster-hides-the-client")
 @pytest.mark.usefixtures("backend")
-def test_under_cluster_every_node_answers_and_hides_who_asked(outside: Outside, cluster: Urls) -> None:
-    """Under Cluster any node hands the request on in its own name: the Pod cannot tell one client from another."""
+def test_under_cluster_every_node_answers_and_hides_the_client(
+    outside: Outside, cluster: Urls, run_on_node: Callable[..., Output]
+) -> None:
+    """Under Cluster every node passes requests on to the Pod, under an address of the node: the Pod cannot see the client."""
+    own = {node: addresses_on(node, run_on_node) for node in cluster}
+
     for look in eventually(within=patience.service_rules):
         with look:
-            first = seen_by_the_pod(outside, cluster, client=0)
-            silent = [node for node, seen in first.items() if seen is None]
-            assert silent == [], f"nodes that do not answer: {', '.join(silent)}"
-
-    assert [seen for seen in first.values() if seen in outside.addresses] == [], "the Pod sees the client"
-    second = seen_by_the_pod(outside, cluster, client=1)
-    assert second == first, f"by node, the Pod sees one client as {first}, the other as {second}"
+            for client in (0, 1):
+                seen = seen_by_the_pod(outside, cluster, client)
+                silent = [node for node, address in seen.items() if address is None]
+                assert silent == [], f"nodes that do not answer: {', '.join(silent)}"
+                foreign = {node: address for node, address in seen.items() if address not in own[node]}
+                assert foreign == {}, f"by asked node, the Pod sees an address that is not the node's: {foreign}"
 
 
 @pytest.mark.behavior("objects/traffic-policy-local-keeps-the-client")
-def test_under_local_the_pod_sees_who_asked(outside: Outside, backend: str, local: Urls) -> None:
-    """Under Local the request makes no second hop: the Pod sees the address of the client itself, of each its own."""
+def test_under_local_the_pod_sees_the_client(outside: Outside, backend: str, local: Urls) -> None:
+    """Under Local the request makes no second hop, so the Pod sees each client's own address."""
     url = {backend: local[backend]}
 
     for look in eventually(within=patience.service_rules):
@@ -125,7 +137,7 @@ def nodes_that_answer(outside: Outside, urls: Urls) -> list[str]:
 def test_under_local_the_answer_moves_with_the_pod(
     kube: Kube, outside: Outside, backend: str, another_worker: Fields, local: Urls
 ) -> None:
-    """Under Local only the node that runs a Pod answers; when the Pod goes to another node, that one answers instead."""
+    """Under Local only the node that runs a Pod answers; when the Pod moves to another node, that one answers instead."""
     for look in eventually(within=patience.service_rules):
         with look:
             answering = nodes_that_answer(outside, local)
@@ -158,20 +170,18 @@ def test_the_health_check_tells_where_a_ready_pod_runs(
     """A load balancer learns from each node's health check whether to send requests there: 200 for a ready Pod, else 503."""
     for look in eventually(within=patience.service_rules):
         with look:
-            answers = statuses(outside, health)
-            assert answers == dict.fromkeys(health, 503) | {backend: 200}, (
-                f"the Pod is on {backend}, answers: {answers}"
-            )
+            found = statuses(outside, health)
+            assert found == dict.fromkeys(health, 503) | {backend: 200}, f"the Pod is on {backend}, statuses: {found}"
 
-    (pod,) = kube.pods(app=LABEL)
+    (pod,) = exactly(1, kube.pods(app=LABEL))
     kube.exec(pod.metadata.name, "touch", "/tmp/unready")
 
     for look in eventually(within=patience.service_rules):
         with look:
-            answers = statuses(outside, health)
-            assert answers == dict.fromkeys(health, 503), f"no Pod is ready, answers: {answers}"
+            found = statuses(outside, health)
+            assert found == dict.fromkeys(health, 503), f"no Pod is ready, statuses: {found}"
 
 
 def statuses(outside: Outside, urls: Urls) -> dict[str, int | None]:
     """By node, the HTTP status that a client outside gets there."""
-    return {node: reply.status for node, reply in zip(urls, replies(outside, urls.values()), strict=True)}
+    return {node: reply.status for node, reply in replies(outside, urls).items()}

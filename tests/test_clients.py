@@ -1,0 +1,149 @@
+"""A client that cannot ask says so, and where clients are awaited."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fixtures import clients
+from fixtures.api import ApiRefusal
+from fixtures.clients import Inside
+from fixtures.fields import Fields
+from fixtures.kube import Kube
+from fixtures.manifests import load
+from fixtures.namespaces import CHANGED
+from fixtures.patience import patience
+from machine.output import Output
+
+READY, NOT_READY = ({"conditions": [{"type": "Ready", "status": status}]} for status in ("True", "Unknown"))
+LINUX = {"kubernetes.io/os": "linux"}
+
+
+def node(
+    name: str = "n",
+    status: Any = READY,
+    labels: Any = LINUX,
+    annotations: Any = None,
+    **spec: Any,
+) -> dict[str, Any]:
+    meta = {"name": name, "labels": labels, "annotations": annotations or {}}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec, "status": status}
+
+
+# --- replies
+
+
+@pytest.mark.parametrize(
+    ("output", "status"),
+    [
+        (Output("hello\n200", "", 0), 200),
+        (Output("\n404", "", 0), 404),
+        (Output("\n000", "curl: (7) refused", 7), None),
+        (Output("\n000", "curl: (28) silence", 28), None),
+        (Output("half\n200", "curl: (18) cut off", 18), None),
+    ],
+)
+def test_curls_status_is_the_replys(output: Output, status: int | None) -> None:
+    assert clients._reply(output).status == status
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        Output("", "Error: no container with this name", 125),
+        Output("", "curl: not found", 127),
+        Output("", "", 0),
+        Output("\n000", "curl: (3) bad URL", 3),
+    ],
+)
+def test_a_client_that_could_not_ask_is_no_silence(output: Output) -> None:
+    with pytest.raises(RuntimeError, match="could not ask"):
+        clients._reply(output)
+
+
+class Refusing:
+    """A namespace in which nothing can be run."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def exec(self, *_: str, timeout: float) -> Output:
+        """The API server says no."""
+        raise ApiRefusal("exec", self.status, "{}")
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, RuntimeError), (500, RuntimeError), (403, ApiRefusal)])
+def test_a_lost_client_pod_is_no_refusal_of_what_a_test_asked_for(status: int, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Inside(cast("Kube", Refusing(status)), {"worker": "inside-1"}).get("http://web")
+
+
+def test_limits_of_clients_scale_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "factor", 3.0)
+
+    command = clients._curl("http://web", None, ())
+
+    assert command[command.index("--max-time") + 1] == "6"
+
+
+# --- the clients' DaemonSet
+
+
+@pytest.mark.parametrize(
+    ("one", "awaited"),
+    [
+        (node(), True),
+        (node(taints=[{"key": "foreign", "effect": "NoExecute"}]), True),
+        (node(status=NOT_READY), False),
+        (node(status={}), False),
+        (node(unschedulable=True), False),
+        (node(unschedulable=True, annotations={CHANGED: "{}"}), True),
+        (node(labels={"kubernetes.io/os": "windows"}), False),
+    ],
+)
+def test_a_client_is_awaited_where_pods_can_run(one: dict[str, Any], awaited: bool) -> None:
+    assert clients._takes_a_client(Fields.of(one)) is awaited
+
+
+class Home:
+    """A home namespace of a user who may not list Nodes."""
+
+    def __init__(self, scheduled: int, *nodes: str) -> None:
+        self.api, self._scheduled, self._nodes = self, scheduled, nodes
+
+    def resource(self, kind: str) -> Any:
+        """What discovery says of Nodes."""
+        return SimpleNamespace(namespaced=False, path=lambda **_: f"/api/v1/{kind}")
+
+    def call(self, *_: Any, **__: Any) -> Any:
+        """A LIST of Nodes is forbidden."""
+        raise ApiRefusal("GET /api/v1/nodes", 403, "{}")
+
+    def get(self, kind: str, name: str) -> Fields:
+        """The DaemonSet."""
+        status = {"desiredNumberScheduled": 2, "currentNumberScheduled": self._scheduled}
+        return Fields.of({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "status": status})
+
+    def pods(self, **_: str) -> list[Fields]:
+        """The DaemonSet's Pods."""
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {}}
+        return [Fields.of(pod | {"spec": {"nodeName": name}}) for name in self._nodes]
+
+
+def test_who_may_not_list_nodes_takes_the_daemonsets_choice() -> None:
+    assert clients._awaited_nodes(cast("Kube", Home(2, "one", "two"))) == {"one", "two"}
+    with pytest.raises(AssertionError, match="on 1 of 2 nodes"):
+        clients._awaited_nodes(cast("Kube", Home(1, "one")))
+
+
+def test_the_clients_comply_with_the_restricted_standard() -> None:
+    spec = load("clients/inside.yaml")["spec"]["template"]["spec"]
+
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & spec.keys()

@@ -1,0 +1,153 @@
+"""Whether a cluster has a provider of load balancers is asked once a run, and every process hears the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from fixtures import cloud
+from fixtures.api import Api, ApiRefusal
+from fixtures.cloud import ANSWER, Provider, assigns_addresses
+from fixtures.fields import Fields
+from fixtures.kube import Kube
+from fixtures.patience import Budget, patience
+
+ADDRESS, DOCUMENTATION_ADDRESS = {"ip": "10.1.2.3"}, {"ip": "192.0.2.7"}
+
+
+def service(name: str, *given: dict[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "resourceVersion": "1", "annotations": {}},
+        "status": {"loadBalancer": {"ingress": list(given)} if given else {}},
+    }
+
+
+class Cluster:
+    """The Services of a cluster as `Kube` and `Api` show them. `before_patch` happens just before the next patch."""
+
+    def __init__(self, *others: dict[str, Any], given: tuple[dict[str, str], ...] = ()) -> None:
+        self.probe: dict[str, Any] | None = None
+        self.others, self._given = list(others), given
+        self.before_patch: Callable[[dict[str, Any]], object] = lambda _: None
+
+    def home(self) -> Kube:
+        """The run's home namespace, as one more process sees it."""
+        return cast("Kube", Process(self))
+
+
+class Process:
+    """The verbs of one process, which stands for its own connection too."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster, self.api = cluster, self
+
+    def call(self, *_: Any) -> dict[str, Any]:
+        """LIST of all Services."""
+        return {"items": [it for it in (*self._cluster.others, self._cluster.probe) if it]}
+
+    def create(self, manifest: dict[str, Any]) -> None:
+        """POST."""
+        if self._cluster.probe:
+            raise ApiRefusal("POST", 409, "{}")
+        self._cluster.probe = service(manifest["metadata"]["name"], *self._cluster._given)
+
+    def get(self, _: str, name: str) -> Fields:
+        """GET."""
+        found = next(it for it in self.call()["items"] if it["metadata"]["name"] == name)
+        return Fields.of(found | {"metadata": dict(found["metadata"])})
+
+    def patch(self, kind: str, name: str, change: dict[str, Any], *_: str) -> Fields:
+        """PATCH, refused if the Service has changed."""
+        assert self._cluster.probe
+        meta = self._cluster.probe["metadata"]
+        happens, self._cluster.before_patch = self._cluster.before_patch, lambda _: None
+        happens(meta)
+        if change["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+            raise ApiRefusal("PATCH", 409, "{}")
+        meta["annotations"] = meta["annotations"] | change["metadata"]["annotations"]
+        meta["resourceVersion"] += "1"
+        return self.get(kind, name)
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud, "is_ours", lambda _: False)
+    monkeypatch.setattr(patience, "provider_answers", Budget(0.05, "provider_answers"))
+    monkeypatch.setattr(patience, "load_balancer", Budget(0.05, "load_balancer"))
+
+
+def test_a_provider_without_services_yet_is_found() -> None:
+    assert assigns_addresses(Cluster(given=(ADDRESS,)).home())
+
+
+def test_a_provider_that_gives_names_is_found() -> None:
+    assert assigns_addresses(Cluster(given=({"hostname": "lb.example"},)).home())
+
+
+def test_where_nothing_gives_an_address_there_is_no_provider() -> None:
+    assert not assigns_addresses(Cluster(service("without")).home())
+
+
+def test_what_the_suite_gave_itself_is_no_sign_of_a_provider() -> None:
+    assert not assigns_addresses(Cluster(service("of-a-test", DOCUMENTATION_ADDRESS)).home())
+
+
+def test_a_provider_that_gave_others_an_address_and_the_probe_none_is_one_that_is_broken() -> None:
+    cluster = Cluster(service("foreign", ADDRESS), service("own"))
+
+    assert assigns_addresses(cluster.home())
+    with pytest.raises(AssertionError, match="expected 1, found 0"):
+        Provider().address_of(cluster.home(), "own")
+
+
+def test_two_addresses_are_not_one() -> None:
+    cluster = Cluster(service("own", ADDRESS, {"ip": "10.1.2.4"}))
+
+    with pytest.raises(AssertionError, match="expected 1, found 2"):
+        Provider().address_of(cluster.home(), "own")
+
+
+class Refusing:
+    """An API server whose user may not list Services."""
+
+    def call(self, *_: Any) -> Any:
+        """403."""
+        raise ApiRefusal("GET /api/v1/services", 403, "{}")
+
+
+def test_who_may_not_list_services_sees_no_others() -> None:
+    assert list(cloud._given_by_a_provider(cast("Api", Refusing()))) == []
+
+
+def test_later_processes_hear_the_first_ones_answer() -> None:
+    cluster = Cluster()
+    assert not assigns_addresses(cluster.home())
+
+    assert cluster.probe
+    cluster.probe["status"] = service("late", ADDRESS)["status"]
+
+    assert not assigns_addresses(cluster.home())
+
+
+def test_of_two_answers_at_once_the_first_written_counts() -> None:
+    def another_process_answers(meta: dict[str, Any]) -> None:
+        meta.update(annotations={ANSWER: "yes"}, resourceVersion="2")
+
+    cluster = Cluster()
+    cluster.before_patch = another_process_answers
+
+    assert assigns_addresses(cluster.home())
+
+
+def test_a_process_asks_once() -> None:
+    cluster = Cluster(given=(ADDRESS,))
+    home = cluster.home()
+
+    first = assigns_addresses(home)
+    cluster.probe = None
+
+    assert assigns_addresses(home) is first
