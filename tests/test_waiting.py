@@ -143,7 +143,7 @@ def test_waits_for_pods_are_shorter_after_two_in_vain_and_only_inconclusive(monk
 
     assert failed_wait(patience, monkeypatch).type is AssertionError
     assert failed_wait(patience, monkeypatch).type is AssertionError
-    assert (patience.pod_starts, patience.rollout) == (30, 60)
+    assert [patience.pod_starts, patience.rollout] == [30.0, 60.0]
     third = failed_wait(patience, monkeypatch)
 
     assert third.type is Inconclusive
