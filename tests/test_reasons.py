@@ -28,6 +28,7 @@ import pytest
 from fixtures.api import ApiRefusal
 from fixtures.inconclusive import Inconclusive
 from fixtures.kube import Kube
+from fixtures.patience import Budget
 from fixtures.waiting import eventually, throughout
 
 
@@ -81,7 +82,7 @@ def test_short_lists():
 
 
 def test_sets():
-    nodes = {"worker", "worker2"}
+    nodes = {"worker2"}
     assert nodes == {"worker"}
 
 
@@ -109,6 +110,13 @@ def test_wait(kube):
     for look in eventually(within=0.01):
         with look:
             assert kube.exists("Pod", "web", uid="other")
+
+
+def test_shortened():
+    phases = ["Pending"] * 100
+    for look in eventually(within=Budget(0.01, "pod_starts", "the budget pod_starts was shortened")):
+        with look:
+            assert phases == ["Running"] * 100
 
 
 def test_lasting():
@@ -173,7 +181,8 @@ EXPECTED = {
     ),
     "short_lists": "assert [\"a\", \"b\"] == [\"a\", \"c\"]: ['a', 'b'] == ['a', 'c']; At index 1 diff: 'b' != 'c'",
     "sets": (
-        "assert nodes == {\"worker\"}: {'worker', 'worker2'} == {'worker'}; Extra items in the left set: 'worker2'"
+        "assert nodes == {\"worker\"}: {'worker2'} == {'worker'}; "
+        "Extra items in the left set: 'worker2' Extra items in the right set: 'worker'"
     ),
     "dicts": (
         'assert images == {"1": "nginx:1", "2": "nginx:3"}: '
@@ -215,7 +224,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, p
 
 
 def test_every_sample_has_a_report(reports: dict[str, pytest.TestReport]) -> None:
-    assert reports.keys() == {*EXPECTED, "wait"}
+    assert reports.keys() == {*EXPECTED, "wait", "shortened"}
 
 
 @pytest.mark.parametrize("sample", EXPECTED)
@@ -231,6 +240,13 @@ def test_a_reason_says_how_long_the_wait_has_looked(reports: dict[str, pytest.Te
     assert waited.endswith(" s (allowed: 0.01 s))")
     assert what.startswith('assert kube.exists("Pod", "web", uid="other"): False; where False = ')
     assert what.endswith("; last read: Pod web is Running, Ready")
+
+
+def test_a_reason_says_that_the_budget_was_shortened(reports: dict[str, pytest.TestReport]) -> None:
+    what, _, _ = reason_of(reports["shortened"]).rpartition(" (still so after ")
+
+    assert what.startswith("assert ['Pending', ")
+    assert what.endswith("...; the budget pod_starts was shortened")
 
 
 def test_a_reason_is_one_line_of_bounded_length(reports: dict[str, pytest.TestReport]) -> None:

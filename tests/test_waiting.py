@@ -148,7 +148,7 @@ def test_waits_for_pods_are_shorter_after_two_in_vain_and_only_inconclusive(monk
 
     assert third.type is Inconclusive
     assert str(third.value) == (
-        "web is Pending\nthe budget pod_starts was shortened from 80 s to 30 s, because "
+        "web is Pending; the budget pod_starts was shortened from 80 s to 30 s, because "
         "2 earlier waits for Pods had failed in this process (pod_starts, pod_starts)"
     )
     assert third.value.__notes__[0].startswith("still so after 1 look in 0.0 s (allowed: 30 s)")
