@@ -52,7 +52,7 @@ def _text_of(text: str) -> str:
 
 
 def _one_line(text: str, limit: int) -> str:
-    text = " ".join(text.split())
+    text = " ".join(line.strip() for line in text.strip().splitlines())
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
