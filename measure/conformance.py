@@ -113,7 +113,7 @@ def command() -> list[str]:
 def read(suites: list[dict[str, Any]]) -> Specs:
     """What ginkgo's JSON report says; durations there are in nanoseconds.
 
-    A group of which no spec ran is a failure too: its name is misspelt, or this Kubernetes has another one for it.
+    A group of which no spec ran is a failure too: its name is misspelled, or this Kubernetes has another one for it.
     """
     passed: list[str] = []
     failed = {}

@@ -1,8 +1,8 @@
-"""A misspelt field fails, and never passes as an absent one."""
+"""A misspelled field fails, and never passes as an absent one."""
 
 import pytest
 
-from fixtures.fields import Fields, misspelt, plain
+from fixtures.fields import Fields, misspelled, plain
 
 DEPLOYMENT = {
     "apiVersion": "apps/v1",
@@ -33,7 +33,7 @@ def test_what_the_api_knows_and_the_object_lacks_is_empty() -> None:
 @pytest.mark.parametrize(
     "path", ["spec.replcas", "status.readyReplica", "metadata.label", "spec.template.spec.container"]
 )
-def test_a_misspelt_attribute_raises_and_names_the_right_one(path: str) -> None:
+def test_a_misspelled_attribute_raises_and_names_the_right_one(path: str) -> None:
     with pytest.raises(AttributeError, match=r"no such field; did you mean \w+\?"):
         thing = Fields.of(DEPLOYMENT)
         for name in path.split("."):
@@ -50,7 +50,7 @@ def test_a_custom_resource_has_no_schema_so_absence_is_an_error() -> None:
 
     assert proxy.spec.size == 3
     with pytest.raises(AttributeError, match="no schema"):
-        _ = proxy.spec.colour
+        _ = proxy.spec.color
 
 
 def test_plain_gives_back_what_the_server_sent() -> None:
@@ -58,7 +58,7 @@ def test_plain_gives_back_what_the_server_sent() -> None:
     assert plain(Fields.of(DEPLOYMENT).spec.template.spec.containers) == [{"name": "web", "image": "nginx:1.22.1"}]
 
 
-def test_misspelt_finds_fields_however_deep() -> None:
+def test_misspelled_finds_fields_however_deep() -> None:
     manifest = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -66,7 +66,7 @@ def test_misspelt_finds_fields_however_deep() -> None:
         "spec": {"externalTrafficPilicy": "Local", "ports": [{"port": 80}, {"port": 81, "targetport": 8080}]},
     }
 
-    found = {".".join(map(str, path)): why for path, why in misspelt(manifest)}
+    found = {".".join(map(str, path)): why for path, why in misspelled(manifest)}
 
     assert found == {
         "spec.externalTrafficPilicy": "no such field; did you mean externalTrafficPolicy?",

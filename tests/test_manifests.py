@@ -1,4 +1,4 @@
-"""The exhibits are headed, pinned, spelt as the API spells them, without a namespace, and used."""
+"""The exhibits are headed, pinned, spelled as the API spells them, without a namespace, and used."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fixtures.fields import misspelt
+from fixtures.fields import misspelled
 from fixtures.manifests import FOLDER, images_of, load_all, names
 
 #: A tag that names one version: at least major and minor, and none of the moving words.
@@ -31,9 +31,9 @@ def line_of(text: str, document: int, path: tuple[str | int, ...]) -> int:
     return line
 
 
-def misspelt_lines(text: str, label: str) -> Iterator[str]:
+def misspelled_lines(text: str, label: str) -> Iterator[str]:
     for number, document in enumerate(yaml.safe_load_all(text)):
-        for path, why in misspelt(document):
+        for path, why in misspelled(document):
             yield f"{label}:{line_of(text, number, path)}: {path[-1]}: {why}"
 
 
@@ -58,8 +58,8 @@ def test_an_exhibit_is_headed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(names()))
-def test_an_exhibit_is_spelt_as_the_api_spells_it(name: str) -> None:
-    found = list(misspelt_lines((FOLDER / name).read_text(), f"manifests/{name}"))
+def test_an_exhibit_is_spelled_as_the_api_spells_it(name: str) -> None:
+    found = list(misspelled_lines((FOLDER / name).read_text(), f"manifests/{name}"))
 
     if name.endswith(".refused.yaml"):
         assert found, f"{name}: is called refused, and the API knows every field of it"
@@ -84,10 +84,10 @@ def test_every_exhibit_is_used(root: Path) -> None:
     assert [name for name in names() if f'"{name}"' not in code] == []
 
 
-def test_the_line_of_a_misspelt_field_is_named() -> None:
+def test_the_line_of_a_misspelled_field_is_named() -> None:
     text = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - name: a\n      imagePullPolicies: Never\n"
 
-    assert list(misspelt_lines(text, "x.yaml")) == [
+    assert list(misspelled_lines(text, "x.yaml")) == [
         "x.yaml:6: imagePullPolicies: no such field; did you mean imagePullPolicy?"
     ]
 

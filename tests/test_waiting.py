@@ -5,7 +5,9 @@ import traceback
 
 import pytest
 
-from fixtures.patience import BUDGETS, Patience
+from fixtures import waiting
+from fixtures.inconclusive import Inconclusive
+from fixtures.patience import BUDGETS, Budget, Patience
 from fixtures.waiting import eventually, throughout, waited
 
 
@@ -95,22 +97,97 @@ def test_what_was_waited_for_is_known_by_its_budget() -> None:
     assert waited() == {}
 
 
-def test_patience_multiplies_every_budget() -> None:
+def test_patience_multiplies_every_budget_and_tells_its_factor() -> None:
     slow = Patience()
     slow.multiply(3)
 
     assert "pod_starts" in BUDGETS
     assert all(getattr(slow, name) == 3 * getattr(Patience, name) for name in BUDGETS)
     assert slow.pod_starts.name == "pod_starts"
+    assert (slow.factor, Patience().factor) == (3, 1)
 
 
-def test_patience_with_pods_is_over_when_none_ever_starts() -> None:
+@pytest.mark.parametrize(
+    ("budget", "periods"),
+    [
+        ("pod_starts", [10, 15]),  # the scheduler's longest back-off, the kubelet's second try
+        ("pod_goes", [15, 10]),  # the kubelet's second try, its report of the Pods' status
+        ("controller_acts", [15, 2]),  # the lease of a leader, the tries of the next one
+        ("volume_binds", [15, 15, 15]),  # the volume controller's period, twice; local-path's first back-off
+        ("volume_goes", [15, 15]),  # the volume controller's period, local-path's first back-off
+        ("container_restarts", [30, 15]),  # the second back-off with what the kubelet adds, its second try
+        ("service_rules", [30, 5]),  # kube-proxy's second try, and its wait for the xtables lock
+        ("provider_answers", [5, 10]),  # a cloud's service controller's first back-offs
+        ("names_follow", [30]),  # CoreDNS's memory of "no such name"
+        ("namespace_comes", [15, 2]),  # the lease of a leader, the tries of the next one
+    ],
+)
+def test_a_budget_outlasts_the_periods_that_can_fall_into_it(budget: str, periods: list[int]) -> None:
+    assert getattr(Patience, budget) > sum(periods)
+
+
+def failed_wait(patience: Patience, monkeypatch: pytest.MonkeyPatch) -> pytest.ExceptionInfo[Exception]:
+    """How a wait for a Pod ends that fails at its first and only look; it is as if the budget were over then."""
+    monkeypatch.setattr(waiting, "patience", patience)
+    monkeypatch.setattr(waiting, "stop_after_delay", lambda _: lambda _: True)
+    with pytest.raises(Exception, match="web is Pending") as failure:
+        for look in eventually(within=patience.pod_starts):
+            with look:
+                raise AssertionError("web is Pending")
+    return failure
+
+
+def test_waits_for_pods_are_shorter_after_two_in_vain_and_only_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = Patience()
+    patience.multiply(2)
+
+    assert failed_wait(patience, monkeypatch).type is AssertionError
+    assert failed_wait(patience, monkeypatch).type is AssertionError
+    assert [patience.pod_starts, patience.rollout] == [30.0, 60.0]
+    third = failed_wait(patience, monkeypatch)
+
+    assert third.type is Inconclusive
+    assert str(third.value) == (
+        "web is Pending; the budget pod_starts was shortened from 80 s to 30 s, because "
+        "2 earlier waits for Pods had failed in this process (pod_starts, pod_starts)"
+    )
+    assert third.value.__notes__[0].startswith("still so after 1 look in 0.0 s (allowed: 30 s)")
+
+
+def test_a_wait_for_something_else_leaves_the_patience_with_pods() -> None:
     patience = Patience()
 
-    patience.ran_out(patience.pod_starts)
-    patience.ran_out(patience.pod_goes)
-    assert patience.pod_starts == Patience.pod_starts
+    for budget in (patience.pod_goes, patience.pod_starts, Budget(40)):
+        patience.ran_out(budget)
 
-    patience.ran_out(patience.rollout)
-    assert patience.pod_starts == Patience.POD_STARTS_AT_LAST
-    assert patience.rollout == 2 * Patience.POD_STARTS_AT_LAST
+    assert patience.pod_starts == Patience.pod_starts
+    assert patience.pod_starts.shortened is None
+
+
+def test_a_hopeless_wait_ends_before_its_budget() -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def hopeless(error: BaseException, last: bool) -> None:
+        seen.append((str(error), last))
+        if len(seen) == 2:
+            raise Inconclusive("no image")
+
+    with pytest.raises(Inconclusive, match="no image") as end:
+        for look in eventually(within=5, every=0.01, hopeless=hopeless):
+            with look:
+                raise AssertionError("Pending")
+
+    assert seen == [("Pending", False)] * 2
+    assert end.value.__notes__[0].startswith("still so after 2 looks in 0.0 s (allowed: 5 s)")
+
+
+def test_a_wait_with_hope_tells_it_of_the_last_look() -> None:
+    last_looks: list[bool] = []
+
+    with pytest.raises(AssertionError, match="Pending"):
+        for look in eventually(within=0.05, every=0.03, hopeless=lambda _, last: last_looks.append(last)):
+            with look:
+                raise AssertionError("Pending")
+
+    assert last_looks[-1]
+    assert not any(last_looks[:-1])

@@ -1,0 +1,155 @@
+"""Why a test ended as it did, in one line: for the summary, where nobody sees the traceback.
+
+A failed assertion is told as the test has it, with both values, pytest's "where" lines and what the test read last:
+
+    assert len(pods) == 3: 2 == 3; where 2 = len([Pod a, Pod b]); last read: 2 Pods app=web: a is Running, Ready; b is ...
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from fixtures.waiting import NO_LONGER_SO, STILL_SO
+from runner.evidence import AGAIN, LAST_READ, NAMESPACE
+
+#: Characters of what failed, and of each thing that is told about it.
+REASON, SIDE, MORE = 300, 120, 200
+
+#: Exceptions whose names say no more than the verdict does.
+NAMELESS = ("AssertionError", "Inconclusive", "NotObserved", "Failed", "Skipped")
+
+NOTES = (STILL_SO, NO_LONGER_SO, LAST_READ, NAMESPACE, AGAIN)
+
+#: The beginning of an exception's text: its class, with its module or without.
+CLASS = re.compile(r"^(?:\w+\.)*([A-Z]\w*)(?:: |$)")
+
+
+def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """The reason in one line of bounded length."""
+    longrepr: Any = report.longrepr
+    if isinstance(longrepr, tuple | list):
+        return _one_line(str(longrepr[2]).removeprefix("Skipped: "), REASON)
+    crash = getattr(longrepr, "reprcrash", None)
+    text = str(crash.message) if crash else _text_of(str(longrepr or "no reason given"))
+    traceback = getattr(longrepr, "reprtraceback", None)
+    entries = list(getattr(traceback, "reprentries", ()))
+    told = _Told.of(text)
+    parts = [told.what(_condition(entries)), *told.about]
+    fixture = _fixture(entries) if report.when == "setup" else ""
+    return fixture + "; ".join(parts) + (f" ({told.waited})" if told.waited else "")
+
+
+def _text_of(text: str) -> str:
+    """A report that is plain text; of a fixture that does not exist, the line that says so."""
+    errors = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")]
+    return errors[0] if errors and text.startswith("file ") else text
+
+
+def _one_line(text: str, limit: int) -> str:
+    text = " ".join(line.strip() for line in text.strip().splitlines())
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+@dataclass
+class _Told:
+    """What the text of a failure tells, taken apart."""
+
+    kind: str
+    message: list[str] = field(default_factory=list)
+    #: The assertion with its values in place of its expressions, as pytest explains it.
+    values: str = ""
+    wheres: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+    read: str = ""
+    waited: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> _Told:
+        lines = text.splitlines()
+        begins = next((number for number, line in enumerate(lines) if line.startswith(NOTES)), len(lines))
+        body, notes = lines[:begins] or [""], lines[begins:]
+        named = CLASS.match(body[0])
+        told = cls(named[1] if named else "")
+        if named:
+            body = [body[0][named.end() :], *body[1:]]
+        explained = next((number for number, line in enumerate(body) if line.startswith("assert ")), len(body))
+        told.message = [line.strip() for line in body[:explained] if line.strip()]
+        told._explain([line.strip() for line in body[explained:]])
+        told.waited = next((line for line in notes if line.startswith((STILL_SO, NO_LONGER_SO))), "")
+        told.read = next((line for line in notes if line.startswith(LAST_READ)), "")
+        return told
+
+    def _explain(self, lines: Sequence[str]) -> None:
+        if not lines:
+            return
+        self.values = lines[0].removeprefix("assert ")
+        common = False
+        for line in lines[1:]:
+            if line.startswith("Full diff:"):
+                return
+            if line.startswith("+ "):
+                self.wheres.append(" ".join(line[1:].split()))
+            elif line and not common:
+                common = line == "Common items:"
+                if not common:
+                    self.details.append(line)
+            else:
+                common = False
+
+    def what(self, condition: str) -> str:
+        """What failed: the message that the test gives; else the assertion, and its values."""
+        if self.message:
+            name = "" if self.kind in NAMELESS or not self.kind else f"{self.kind}: "
+            return _one_line(name + "; ".join(self.message), REASON)
+        if not self.values:
+            return f"assert {condition}" if condition else self.kind or "no reason given"
+        values = _both_sides(self.values)
+        if not condition or condition == self.values:
+            return _one_line(f"assert {values}", REASON)
+        return f"assert {_one_line(condition, SIDE)}: {_one_line(values, REASON)}"
+
+    @property
+    def about(self) -> list[str]:
+        """What else there is to know of a bare assertion, and what the test read last."""
+        more = []
+        if not self.message:
+            more = [", ".join(self.wheres), " ".join(self.details)]
+        return [_one_line(part, MORE) for part in (*more, self.read) if part]
+
+
+def _both_sides(values: str) -> str:
+    """A comparison with each side cut where it is long, so that the second one is seen, too."""
+    left, middle, right = values.partition(" == ")
+    if len(values) <= REASON or not middle:
+        return values
+    return f"{_one_line(left, SIDE)} == {_one_line(right, SIDE)}"
+
+
+def _condition(entries: Iterable[Any]) -> str:
+    """The condition of the assert statement that failed, as it is written; "" where it is not one line."""
+    last = list(entries)[-1:]
+    lines = [line for entry in last for line in getattr(entry, "lines", ()) if not line.startswith("E ")]
+    marked = [line[1:] for line in lines if line.startswith(">")] or lines
+    for line in marked:
+        source = line.strip()
+        try:
+            statement = ast.parse(source).body[0]
+        except (SyntaxError, IndexError):
+            continue
+        if isinstance(statement, ast.Assert):
+            return ast.get_source_segment(source, statement.test) or ""
+    return ""
+
+
+def _fixture(entries: Iterable[Any]) -> str:
+    """The fixture in which a set-up failed: its function is the first in the traceback."""
+    for entry in entries:
+        where = str(getattr(getattr(entry, "reprfileloc", None), "message", ""))
+        return f"fixture {where.removeprefix('in ')}: " if where.startswith("in ") else ""
+    return ""

@@ -1,0 +1,283 @@
+"""The habits of CONTRIBUTING that can be read off the code of suites and fixtures.
+
+A hidden assertion is an expression that raises something else than AssertionError when the cluster is not as expected:
+`(pod,) = kube.pods()` is a ValueError when there are two. That says nothing about the cluster, so a broken promise would be
+reported as inconclusive.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+#: Lines that a test may have after its docstring.
+LINES = 25
+
+#: Calls whose result always has as many parts as their callers unpack, whatever the cluster says. `load_all` reads a manifest
+#: of the repository, and unit tests look at these.
+OF_FIXED_LENGTH = {"load_all", "partition", "rpartition", "divmod"}
+
+#: Calls that assert how many things they return: it is their first argument.
+COUNTED = {"exactly", "ready_pods"}
+
+#: Names of the objects that ask the cluster.
+KUBES = {"kube", "home", "everywhere"}
+
+COUNT = "raises ValueError, which is no verdict; write `exactly(n, ...)`"
+FIRST = "raises IndexError, which is no verdict; write `(thing,) = exactly(1, ...)`"
+
+
+def files(root: Path, *folders: str) -> dict[str, str]:
+    """The Python files of some folders, by their path from the checkout."""
+    found = (path for folder in folders for path in sorted((root / folder).glob("*.py")))
+    return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in found}
+
+
+def _returns_tuple(node: ast.FunctionDef) -> bool:
+    """Annotated with a tuple of a fixed length: not tuple[str, ...], and not with None as another possibility."""
+    match node.returns:
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=parts)):
+            return not any(isinstance(part, ast.Constant) and part.value is ... for part in parts)
+    return False
+
+
+def tuples(*sources: str) -> set[str]:
+    """The names of the functions that are annotated to return a tuple: their length is for mypy to check."""
+    return {
+        node.name
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and _returns_tuple(node)
+    }
+
+
+def _called(node: ast.expr) -> str:
+    """The last name of what is called: "pods" of `kube.pods()`; "" where nothing is."""
+    if not isinstance(node, ast.Call):
+        return ""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _asks_kube(node: ast.expr) -> bool:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in KUBES
+    )
+
+
+def _counts(node: ast.expr, number: int) -> bool:
+    """Whether this call asserts that it returns this number of things."""
+    return (
+        isinstance(node, ast.Call)
+        and _called(node) in COUNTED
+        and bool(node.args)
+        and ast.unparse(node.args[0]) == str(number)
+    )
+
+
+def _may_differ(target: ast.Tuple | ast.List, value: ast.expr, fixed: set[str]) -> bool:
+    """Whether the value may have more or fewer parts than the target has names."""
+    if isinstance(value, ast.ListComp | ast.GeneratorExp | ast.SetComp):
+        return _called(value.generators[0].iter) != "load_all"
+    if not isinstance(value, ast.Call) or _called(value) in fixed or _called(value) == "zip":
+        return False  # of zip, strict=True is the fault
+    starred = any(isinstance(name, ast.Starred) for name in target.elts)
+    if starred and len(target.elts) == 2 and _called(value) == "split" and value.args:
+        return False  # a text that is split at a separator has one part or more
+    return not _counts(value, len(target.elts))
+
+
+def _flaw(node: ast.AST, fixed: set[str]) -> str | None:
+    """What is wrong with this node alone, and the remedy."""
+    if isinstance(node, ast.Assign):
+        targets = [target for target in node.targets if isinstance(target, ast.Tuple | ast.List)]
+        return f"unpacking {COUNT}" if any(_may_differ(target, node.value, fixed) for target in targets) else None
+    if isinstance(node, ast.Subscript):
+        place = ast.unparse(node.slice)
+        found = _asks_kube(node.value) and place in ("0", "-1") and not _counts(node.value, 1)
+        return f"[{place}] of what the cluster has {FIRST}" if found else None
+    if not isinstance(node, ast.Call):
+        return None
+    if _called(node) == "zip" and any(
+        word.arg == "strict" and ast.unparse(word.value) == "True" for word in node.keywords
+    ):
+        return "zip(strict=True) raises ValueError, which is no verdict; assert the lengths, or compare lists of pairs"
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "index":
+        return ".index() raises ValueError, which is no verdict; assert that it is in there, or compare lists"
+    if isinstance(node.func, ast.Name) and node.func.id == "next" and len(node.args) == 1:
+        return "next() raises StopIteration, which is no verdict; give it a default, or write `exactly(1, ...)`"
+    return None
+
+
+def hidden_assertions(source: str, label: str, fixed: set[str]) -> Iterator[str]:
+    """Every hidden assertion: its file, line and code, and the remedy."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if flaw := _flaw(node, OF_FIXED_LENGTH | fixed):
+            line = getattr(node, "lineno", 0)
+            yield f"{label}:{line}: {lines[line - 1].strip()}: {flaw}"
+
+
+def suite_tests(source: str) -> Iterator[ast.FunctionDef]:
+    """The tests of a suite."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node
+
+
+def body_lines(test: ast.FunctionDef) -> int:
+    """The lines of a test after its docstring, blank ones included."""
+    body = test.body[1:] if ast.get_docstring(test) else test.body
+    return (test.end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def sleeps(source: str) -> Iterator[int]:
+    """The lines on which a module sleeps or imports what would."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "time.sleep":
+            yield node.lineno
+        if isinstance(node, ast.ImportFrom) and node.module == "time" and "sleep" in [name.name for name in node.names]:
+            yield node.lineno
+
+
+def none(found: list[str]) -> None:
+    """Nothing was found, or each finding is told on a line of its own."""
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+# --- suites and fixtures as they are
+
+
+def test_no_assertion_is_hidden(root: Path) -> None:
+    shared = tuples(*files(root, "fixtures").values())
+
+    found = [
+        line
+        for label, source in files(root, "suites", "fixtures").items()
+        for line in hidden_assertions(source, label, shared | tuples(source))
+    ]
+
+    none(found)
+
+
+def test_no_suite_sleeps(root: Path) -> None:
+    found = [
+        f"{label}:{line}: a suite never sleeps; wait for an event with `eventually`, or look on with `throughout`"
+        for label, source in files(root, "suites").items()
+        for line in sleeps(source)
+    ]
+
+    none(found)
+
+
+def test_every_test_states_its_fact(root: Path) -> None:
+    found = [
+        f"{label}:{test.lineno}: {test.name} has no docstring; write the fact as a learner should remember it"
+        for label, source in files(root, "suites").items()
+        for test in suite_tests(source)
+        if not ast.get_docstring(test)
+    ]
+
+    none(found)
+
+
+def test_every_test_fits_on_a_screen(root: Path) -> None:
+    found = [
+        f"{label}:{test.lineno}: {test.name} has {body_lines(test)} lines; {LINES} fit on a screen, show one fact in each test"
+        for label, source in files(root, "suites").items()
+        for test in suite_tests(source)
+        if body_lines(test) > LINES
+    ]
+
+    none(found)
+
+
+def test_there_is_something_to_look_at(root: Path) -> None:
+    assert sum(len(list(suite_tests(source))) for source in files(root, "suites").values()) > 100
+    assert len(files(root, "fixtures")) > 10
+
+
+# --- the rules themselves
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '(pod,) = kube.pods(app="web")',
+        "[pod] = kube.pods()",
+        "first, second = sorted(kube.pods(), key=name)",
+        "first, *others = kube.pods()",
+        '(pod,) = exactly(2, kube.pods(app="web"))',
+        "first, second = kube.ready_pods(3)",
+        "(new,) = [pod for pod in pods if pod.metadata.uid != old]",
+        "head, row = (line.split() for line in lines)",
+        "status, reason = line.split()",
+        "pod = kube.ready_pods(replicas)[0]",
+        "last = home.list('Pod')[-1]",
+        "there, ready = zip(*over_time(pods), strict=True)",
+        "pairs = dict(zip(head, row, strict=True))",
+        "number = names.index('web')",
+        "pod = next(pod for pod in pods if is_ready(pod))",
+    ],
+)
+def test_a_hidden_assertion_is_found(code: str) -> None:
+    (found,) = {line.partition(": ")[0] for line in hidden_assertions(f"\n{code}\n", "x.py", set())}
+
+    assert found == "x.py:2"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '(pod,) = exactly(1, kube.pods(app="web"))',
+        '(pod,) = kube.ready_pods(1, app="web")',
+        "pod = kube.ready_pods(1)[0]",
+        "status, reason = progress(kube)",
+        "*lines, rest = text.split('\\n')",
+        "(service,) = [it for it in load_all('services/myapp.yaml') if it['kind'] == 'Service']",
+        "deployment, service = load_all('deployments/without-downtime.yaml')",
+        "name, _, tag = image.partition(':')",
+        "old, new = 'nginx:1', 'nginx:2'",
+        "for name, image in images.items(): pass",
+        "pod = next((pod for pod in pods if is_ready(pod)), None)",
+        "pairs = list(zip(head, row, strict=False))",
+        "container = pod.spec.containers[0]",
+        "index = labels['index']",
+    ],
+)
+def test_what_cannot_fail_by_what_the_cluster_says_is_allowed(code: str) -> None:
+    fixed = tuples("def progress(kube) -> tuple[str, str]: ...")
+
+    assert list(hidden_assertions(code, "x.py", fixed)) == []
+
+
+def test_a_tuple_of_any_length_is_not_fixed() -> None:
+    source = "def a() -> tuple[str, ...]: ...\ndef b() -> list[str]: ...\ndef c() -> tuple[int, int] | None: ..."
+
+    assert tuples(source) == set()
+
+
+def test_a_finding_names_file_line_code_and_remedy() -> None:
+    (found,) = hidden_assertions("x = 1\n(pod,) = kube.pods()\n", "suites/test_x.py", set())
+
+    assert found == (
+        "suites/test_x.py:2: (pod,) = kube.pods(): "
+        "unpacking raises ValueError, which is no verdict; write `exactly(n, ...)`"
+    )
+
+
+def test_lines_are_counted_without_the_docstring() -> None:
+    (test,) = suite_tests('def test_x(kube):\n    """A fact.\n\n    More.\n    """\n    a = 1\n\n    assert a\n')
+
+    assert body_lines(test) == 3
+
+
+@pytest.mark.parametrize("code", ["import time\ntime.sleep(1)", "pass\nfrom time import sleep"])
+def test_a_sleep_is_found(code: str) -> None:
+    assert list(sleeps(code)) == [2]
