@@ -10,7 +10,7 @@ from fixtures.api import refused
 from fixtures.fields import Fields
 from fixtures.kube import Kube
 from fixtures.manifests import Manifest, load_all
-from fixtures.namespaces import MANAGED_BY, changed
+from fixtures.namespaces import MANAGED_BY, temporarily_patched
 from fixtures.patience import patience
 from fixtures.waiting import eventually, throughout
 
@@ -352,8 +352,8 @@ def provisioned(kube: Kube) -> Iterator[dict[str, str]]:
     kube.ready_pod("user")
     volumes: dict[str, str] = {claim: kube.get(CLAIM, claim).spec.volumeName for claim in ("delete", "retain")}
     with (
-        changed(kube, VOLUME, volumes["delete"], {"spec": {"persistentVolumeReclaimPolicy": "Delete"}}),
-        changed(kube, VOLUME, volumes["retain"], {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}),
+        temporarily_patched(kube, VOLUME, volumes["delete"], {"spec": {"persistentVolumeReclaimPolicy": "Delete"}}),
+        temporarily_patched(kube, VOLUME, volumes["retain"], {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}),
     ):
         yield volumes
 
@@ -467,7 +467,7 @@ def two_classes(kube: Kube, default_class: Fields) -> Iterator[tuple[str, str]]:
     other["metadata"]["name"] = kube.namespace
     for field in ("provisioner", "parameters", "volumeBindingMode", "reclaimPolicy", "mountOptions"):
         other[field] = getattr(default_class, field)
-    with changed(kube, "StorageClass", default_class.metadata.name, is_default("true")):
+    with temporarily_patched(kube, "StorageClass", default_class.metadata.name, is_default("true")):
         kube.create(other)
         yield default_class.metadata.name, kube.namespace
         kube.patch("StorageClass", default_class.metadata.name, is_default("true"))
