@@ -1,11 +1,15 @@
-"""What a run calls its own, and what of earlier runs may be swept."""
+"""What belongs to a run, and what of earlier runs may be deleted."""
 
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
 
+from fixtures.api import Api
 from fixtures.fields import Fields
-from fixtures.namespaces import HOST, KEPT, PROCESS, RunId, is_over, name_for, way_back
+from fixtures.kube import Kube
+from fixtures.namespaces import HOST, KEPT, PROCESS, RunId, inverse_patch, is_over, make, name_for
+from fixtures.patience import Budget, patience
 
 NOW = datetime.now(UTC)
 
@@ -16,25 +20,25 @@ def namespace(labels: dict[str, str], age: timedelta = timedelta()) -> Fields:
     return Fields.of({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
 
 
-def test_a_living_run_is_left_alone() -> None:
+def test_a_running_run_is_not_over() -> None:
     assert not is_over(namespace(RunId.new().labels), NOW)
 
 
 @pytest.mark.parametrize("process", ["4194305.1", "1.1", "", "nonsense"])
-def test_the_things_of_a_dead_process_are_swept(process: str) -> None:
+def test_what_a_dead_process_left_is_over(process: str) -> None:
     labels = RunId.new().labels | {PROCESS: process}
 
     assert is_over(namespace(labels), NOW)
 
 
-def test_kept_namespaces_stay() -> None:
+def test_a_kept_namespace_is_never_over() -> None:
     labels = RunId.new().labels | {PROCESS: "4194305.1", KEPT: "true"}
 
     assert not is_over(namespace(labels), NOW)
 
 
 @pytest.mark.parametrize(("age", "over"), [(timedelta(minutes=90), False), (timedelta(hours=3), True)])
-def test_a_run_of_another_machine_is_over_after_two_hours(age: timedelta, over: bool) -> None:
+def test_a_run_on_another_machine_is_over_after_two_hours(age: timedelta, over: bool) -> None:
     labels = RunId.new().labels | {HOST: "another", PROCESS: "1.1"}
 
     assert is_over(namespace(labels, age), NOW) is over
@@ -56,14 +60,23 @@ def test_labels_are_valid_label_values() -> None:
     )
 
 
-def test_the_way_back_undoes_a_change_and_nothing_else() -> None:
-    was = {
+def test_the_inverse_patch_undoes_a_patch_and_nothing_else() -> None:
+    before = {
         "metadata": {"name": "standard", "annotations": {"default": "true", "other": "x"}},
         "reclaimPolicy": "Delete",
     }
-    change = {"metadata": {"annotations": {"default": "false", "new": "y"}}, "reclaimPolicy": "Retain"}
+    patch = {"metadata": {"annotations": {"default": "false", "new": "y"}}, "reclaimPolicy": "Retain"}
 
-    assert way_back(was, change) == {
+    assert inverse_patch(before, patch) == {
         "metadata": {"annotations": {"default": "true", "new": None}},
         "reclaimPolicy": "Delete",
     }
+
+
+def test_a_namespace_without_a_service_account_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kube, "create", lambda *_: None)
+    monkeypatch.setattr(Kube, "exists", lambda *_: False)
+    monkeypatch.setattr(patience, "namespace_comes", Budget(0.05))
+
+    with pytest.raises(AssertionError, match=r"namespace web-1 has no ServiceAccount default after 0\.05 s"):
+        make(cast(Api, None), "web-1", RunId.new(), "a test")
