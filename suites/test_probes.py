@@ -1,4 +1,4 @@
-"""Probes: what the kubelet asks a container, and what it does when the answer is bad."""
+"""Probes: what the kubelet asks a container, and what it does when a probe fails."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from fixtures.clients import Inside
+from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Changes, Kube
 from fixtures.manifests import load
@@ -16,10 +17,10 @@ from fixtures.waiting import eventually
 
 STARTUP, LIVENESS = "probes/startup-goes-first.yaml", "probes/liveness.yaml"
 
-#: nginx's page in its container: the probes ask for it.
+#: nginx's page in its container; the probes request it.
 PAGE = "/usr/share/nginx/html/index.html"
 
-# --- startup
+# --- startup probes
 
 
 @pytest.fixture
@@ -28,36 +29,34 @@ def starting_pod(kube: Kube) -> str:
     name: str = kube.create(STARTUP).metadata.name
     for look in eventually(within=patience.pod_starts):
         with look:
-            statuses = kube.get("Pod", name).status.containerStatuses
-            assert [bool(status.state.running) for status in statuses] == [True]
+            (status,) = exactly(1, kube.get("Pod", name).status.containerStatuses)
+            assert status.state.running
     return name
 
 
-def calls(kube: Kube, pod: str) -> list[str]:
-    """The pages that nginx was asked for, in their order, as its log has them."""
+def probe_calls(kube: Kube, pod: str) -> list[str]:
+    """The pages that the probes have requested so far, in their order, from nginx's log."""
     return re.findall(r'"GET (\S+) ', kube.logs(pod))
 
 
 @pytest.mark.behavior("controllers/startup-probe-goes-first", "controllers/probes-are-optional-and-many")
 def test_the_other_probes_wait_for_the_startup_probe(kube: Kube, starting_pod: str) -> None:
-    """As long as the startup probe has not succeeded it alone is asked; once it has, the others are, and it no more."""
+    """Only the startup probe is called until it succeeds. From then on, only the other probes are called."""
     for look in eventually(within=patience.probe_counts):
         with look:
-            asked = calls(kube, starting_pod)
-            assert asked.count("/started") >= 3, f"nginx was asked for {' '.join(asked[:8]) or 'nothing'}"
-    assert kube.get("Pod", starting_pod).status.containerStatuses[0].started is False
+            called = probe_calls(kube, starting_pod)
+            assert called.count("/started") >= 3
+    assert set(called) == {"/started"}
 
     kube.exec(starting_pod, "touch", "/usr/share/nginx/html/started")
 
     for look in eventually(within=patience.probe_counts):
         with look:
-            asked = calls(kube, starting_pod)
-            assert set(asked[-4:]) == {"/?ready", "/?alive"}, f"nginx was last asked for {' '.join(asked[-4:])}"
-    first_of_the_others = min(asked.index("/?ready"), asked.index("/?alive"))
-    assert set(asked[:first_of_the_others]) == {"/started"}
+            latest = probe_calls(kube, starting_pod)[-4:]
+            assert set(latest) == {"/?ready", "/?alive"}
 
 
-# --- readiness
+# --- readiness probes
 
 
 @pytest.fixture
@@ -74,13 +73,13 @@ def endpoints(kube: Kube) -> list[bool]:
 
 
 def through_the_service(kube: Kube, inside: Inside) -> int | None:
-    """The status that a client inside gets from the Service; None where nobody answers."""
+    """The status that a client inside gets from the Service; None if nobody answers."""
     return inside.get(f"http://{kube.get('Service', 'readiness').spec.clusterIP}").status
 
 
 @pytest.mark.behavior("controllers/readiness-gates-traffic")
 def test_a_pod_that_is_not_ready_gets_no_requests(kube: Kube, ready_pod: Fields, inside: Inside) -> None:
-    """Unready, the Pod runs on and answers, but no request is sent to it; ready again, it is back, without a restart."""
+    """A Service sends no requests to a Pod that is not ready. The Pod keeps running, and gets requests when it is ready again."""
     name = ready_pod.metadata.name
     for look in eventually(within=patience.service_rules):
         with look:
@@ -90,93 +89,93 @@ def test_a_pod_that_is_not_ready_gets_no_requests(kube: Kube, ready_pod: Fields,
     kube.exec(name, "mv", PAGE, "/tmp/index.html")
     for look in eventually(within=patience.service_rules):
         with look:
-            assert endpoints(kube) == [False], "the EndpointSlice calls the Pod ready"
+            assert endpoints(kube) == [False], "the EndpointSlice says that the Pod is ready"
             assert through_the_service(kube, inside) is None
     assert inside.get(f"http://{ready_pod.status.podIP}").status == 403
 
     kube.exec(name, "mv", "/tmp/index.html", PAGE)
     for look in eventually(within=patience.service_rules):
         with look:
-            assert endpoints(kube) == [True], "the EndpointSlice does not call the Pod ready"
+            assert endpoints(kube) == [True], "the EndpointSlice does not say that the Pod is ready"
             assert through_the_service(kube, inside) == 200
     assert restarts(kube, ready_pod) == 0
 
 
-# --- liveness
+# --- liveness probes
 
 
 @pytest.fixture
-def alive_pod(kube: Kube) -> Fields:
-    """A Pod that is alive as long as it has its page, Ready."""
+def probed_pod(kube: Kube) -> Fields:
+    """A Pod whose liveness probe succeeds as long as it has its page, Ready."""
     return kube.ready_pod(kube.create(LIVENESS).metadata.name)
 
 
 @pytest.fixture
-def unasked_pod(kube: Kube) -> Fields:
+def unprobed_pod(kube: Kube) -> Fields:
     """The same Pod without probes, Ready."""
     manifest = load(LIVENESS)
-    manifest["metadata"]["name"] = "unasked"
-    (container,) = manifest["spec"]["containers"]
-    del container["startupProbe"], container["livenessProbe"]
+    manifest["metadata"]["name"] = "unprobed"
+    for container in manifest["spec"]["containers"]:
+        del container["startupProbe"], container["livenessProbe"]
     return kube.ready_pod(kube.create(manifest).metadata.name)
 
 
 @pytest.mark.behavior("controllers/liveness-restarts", "controllers/probes-are-optional-and-many")
 def test_a_container_that_fails_its_liveness_probe_is_restarted(
-    kube: Kube, alive_pod: Fields, unasked_pod: Fields, inside: Inside
+    kube: Kube, probed_pod: Fields, unprobed_pod: Fields, inside: Inside
 ) -> None:
-    """The container is restarted in its Pod, which stays the same; a Pod that nobody probes is left in the same plight."""
-    for pod in (alive_pod, unasked_pod):
+    """The container is restarted, and its Pod stays the same one. Without a probe the same fault causes no restart."""
+    for pod in (probed_pod, unprobed_pod):
         kube.exec(pod.metadata.name, "rm", PAGE)
 
     for look in eventually(within=patience.container_restarts):
         with look:
-            assert restarts(kube, alive_pod) == 1, "the container that fails its probe has not been restarted once"
-            assert inside.get(f"http://{alive_pod.status.podIP}").status == 200
-    assert kube.get("Pod", "liveness").metadata.uid == alive_pod.metadata.uid
-    assert "Killing" in [event.reason for event in kube.events(alive_pod)]
-    assert restarts(kube, unasked_pod) == 0, "the container without probes has been restarted"
-    assert inside.get(f"http://{unasked_pod.status.podIP}").status == 403
+            assert restarts(kube, probed_pod) == 1, "the container that fails its probe has not been restarted once"
+            assert inside.get(f"http://{probed_pod.status.podIP}").status == 200
+            assert "Killing" in [event.reason for event in kube.events(probed_pod)]
+    assert kube.get("Pod", "liveness").metadata.uid == probed_pod.metadata.uid
+    assert restarts(kube, unprobed_pod) == 0, "the container without probes has been restarted"
+    assert inside.get(f"http://{unprobed_pod.status.podIP}").status == 403
 
 
 def restarts(kube: Kube, pod: Fields) -> int:
     """How often the Pod's one container has been restarted."""
-    (status,) = kube.get("Pod", pod.metadata.name).status.containerStatuses
+    (status,) = exactly(1, kube.get("Pod", pod.metadata.name).status.containerStatuses)
     return int(status.restartCount)
 
 
 @pytest.fixture
-def sick_pod(kube: Kube) -> Iterator[Changes]:
-    """Every change to a Pod whose container has started, and removes its page each time it does."""
+def failing_pod(kube: Kube) -> Iterator[Changes]:
+    """Every change to a Pod whose container removes its page each time it starts; it has been started once."""
     manifest = load(LIVENESS)
     manifest["spec"]["containers"][0]["command"] = ["sh", "-c", f"rm {PAGE}; exec nginx -g 'daemon off;'"]
     with kube.record("Pod") as changes:
         kube.create(manifest)
         for look in eventually(within=patience.pod_starts):
             with look:
-                assert any(status.state.running for status in statuses(changes))
+                assert any(status.state.running for status in container_statuses(changes))
         yield changes
 
 
-def statuses(changes: Changes) -> list[Fields]:
-    """Every status that the Pod's one container has had, in their order."""
+def container_statuses(changes: Changes) -> list[Fields]:
+    """Every status that the Pod's container has had, in their order."""
     return [status for change in changes for status in change.object.status.containerStatuses]
 
 
 @pytest.mark.behavior("controllers/liveness-restarts")
 @pytest.mark.starts_first
-def test_every_failure_of_the_liveness_probe_counts(sick_pod: Changes) -> None:
-    """A restart mends nothing in a container that is made sick: it fails again, is restarted again, and all are counted."""
+def test_a_container_is_restarted_each_time_its_liveness_probe_fails(failing_pod: Changes) -> None:
+    """A restart does not repair a container that fails again after each start. It is restarted again, and each one counts."""
     for look in eventually(within=patience.container_restarts):
         with look:
-            counts = list(dict.fromkeys(status.restartCount for status in statuses(sick_pod)))
+            counts = list(dict.fromkeys(status.restartCount for status in container_statuses(failing_pod)))
             assert counts == [0, 1, 2]
 
 
-# --- how they ask
+# --- kinds of probe handlers
 
 #: What makes the server in each container fail its probe, and what makes it succeed again.
-FAIL_AND_MEND = {
+FAIL_AND_REPAIR = {
     "http": (["mv", PAGE, "/tmp/index.html"], ["mv", "/tmp/index.html", PAGE]),
     "tcp": (["killall", "httpd"], ["httpd", "-h", "/tmp", "-p", "9000"]),
     "exec": (["rm", "/tmp/ready"], ["touch", "/tmp/ready"]),
@@ -185,26 +184,26 @@ FAIL_AND_MEND = {
 
 
 @pytest.fixture
-def probed_pod(kube: Kube) -> str:
-    """The name of a Pod with a container for each way of asking, and one that nobody asks; all are ready."""
+def pod_of_all_handlers(kube: Kube) -> str:
+    """The name of a Pod with one container for each kind of handler, and one without a probe; all are ready."""
     manifest = load("probes/handlers.yaml")
-    assert {container["name"] for container in manifest["spec"]["containers"]} == {*FAIL_AND_MEND, "unasked"}
+    assert {container["name"] for container in manifest["spec"]["containers"]} == {*FAIL_AND_REPAIR, "unprobed"}
     return str(kube.ready_pod(kube.create(manifest).metadata.name).metadata.name)
 
 
 @pytest.mark.behavior("controllers/probes-are-optional-and-many")
-def test_each_way_of_asking_believes_its_server(kube: Kube, probed_pod: str) -> None:
-    """A probe asks by httpGet, tcpSocket, exec or grpc, and each is right about its container; without one, all is well."""
-    for container, (fail, mend) in FAIL_AND_MEND.items():
-        assert kube.exec(probed_pod, *fail, container=container).code == 0
+def test_each_kind_of_probe_judges_its_own_container(kube: Kube, pod_of_all_handlers: str) -> None:
+    """A probe asks by httpGet, tcpSocket, exec or grpc. A container without a readiness probe counts as ready."""
+    for container, (fail, repair) in FAIL_AND_REPAIR.items():
+        assert kube.exec(pod_of_all_handlers, *fail, container=container).code == 0
         for look in eventually(within=patience.probe_counts):
             with look:
-                assert unready(kube, probed_pod) == [container], f"{container}'s server fails its probe, alone"
-        assert kube.exec(probed_pod, *mend, container=container).code == 0
+                assert unready(kube, pod_of_all_handlers) == [container], f"only {container} fails its probe"
+        assert kube.exec(pod_of_all_handlers, *repair, container=container).code == 0
 
     for look in eventually(within=patience.probe_counts):
         with look:
-            assert unready(kube, probed_pod) == []
+            assert unready(kube, pod_of_all_handlers) == []
 
 
 def unready(kube: Kube, pod: str) -> list[str]:

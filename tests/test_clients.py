@@ -13,7 +13,7 @@ from fixtures.clients import Inside
 from fixtures.fields import Fields
 from fixtures.kube import Kube
 from fixtures.manifests import load
-from fixtures.namespaces import CHANGED
+from fixtures.namespaces import PATCHED
 from fixtures.patience import patience
 from machine.output import Output
 
@@ -99,7 +99,7 @@ def test_limits_of_clients_scale_with_patience(monkeypatch: pytest.MonkeyPatch) 
         (node(status=NOT_READY), False),
         (node(status={}), False),
         (node(unschedulable=True), False),
-        (node(unschedulable=True, annotations={CHANGED: "{}"}), True),
+        (node(unschedulable=True, annotations={PATCHED: "{}"}), True),
         (node(labels={"kubernetes.io/os": "windows"}), False),
     ],
 )
