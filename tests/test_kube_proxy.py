@@ -1,11 +1,11 @@
-"""kube-proxy's rules are read alike in all of its modes."""
+"""kube-proxy's rules are read in the same way in all of its modes."""
 
 import pytest
 
-from fixtures.kube_proxy import PRINT_RULES, destinations
+from fixtures.kube_proxy import PRINT_RULES, destinations, has_rules
 
-#: Printed on nodes, and cut to two Services: 10.96.42.80 with two Pods, and 10.96.29.251, in iptables and nftables with
-#: session affinity, with the same two.
+#: Printed on nodes and shortened to two Services of the same two Pods: 10.96.42.80, and 10.96.29.251 with session affinity
+#: (in iptables and nftables).
 IPTABLES = """\
 *nat
 :KUBE-SERVICES - [0:0]
@@ -112,5 +112,31 @@ def test_a_services_destinations_are_its_pods(mode: str, address: str) -> None:
         pytest.param("10.96.0.10", 53, id="UDP"),
     ],
 )
-def test_what_no_rule_leads_on_has_no_destination(mode: str, address: str, port: int) -> None:
+def test_an_address_without_a_rule_has_no_destination(mode: str, address: str, port: int) -> None:
     assert destinations(mode, PRINTED[mode], address, port) == set()
+
+
+@pytest.mark.parametrize("mode", PRINT_RULES)
+def test_a_services_address_is_in_the_rules(mode: str) -> None:
+    assert has_rules(mode, PRINTED[mode], "10.96.42.80")
+
+
+@pytest.mark.parametrize("mode", PRINT_RULES)
+@pytest.mark.parametrize(
+    "address",
+    [
+        pytest.param("10.96.1.1", id="no Service"),
+        pytest.param("10.96.42.8", id="the beginning of an address"),
+        pytest.param("0.96.42.80", id="the end of an address"),
+        pytest.param("96.42.80", id="the last bytes of an address"),
+        pytest.param("10x96.42.80", id="not an address"),
+    ],
+)
+def test_another_address_is_not_in_the_rules(mode: str, address: str) -> None:
+    assert not has_rules(mode, PRINTED[mode], address)
+
+
+def test_rules_that_no_packet_meets_do_not_count() -> None:
+    abandoned = "-A KUBE-SVC-OLD ! -s 10.244.0.0/16 -d 10.96.7.7/32 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ\n"
+
+    assert not has_rules("iptables", IPTABLES + abandoned, "10.96.7.7")
