@@ -120,7 +120,7 @@ class Refusing:
 
 
 def test_who_may_not_list_services_sees_no_others() -> None:
-    assert list(cloud._given_by_a_provider(cast("Api", Refusing()))) == []
+    assert cloud.all_services(cast("Api", Refusing())) == []
 
 
 def test_later_processes_hear_the_first_ones_answer() -> None:
