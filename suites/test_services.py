@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from fixtures.api import refused
+from fixtures.api import Api, refused
 from fixtures.clients import Inside, Outside
 from fixtures.cloud import PROBE, Cloud, addresses_in, assigns_addresses
 from fixtures.counting import exactly
