@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
 import pytest
 
@@ -24,6 +25,8 @@ NAME, LABEL = "svc-local-nodeport", "my-nginx"
 
 #: A URL on each node, by the node's name.
 Urls = dict[str, str]
+
+Interface = IPv4Interface | IPv6Interface
 
 
 @pytest.mark.behavior("objects/traffic-policy-defaults-to-cluster")
@@ -85,10 +88,21 @@ def seen_by_the_pod(outside: Outside, urls: Urls, client: int = 0) -> dict[str, 
     }
 
 
-def addresses_on(node: str, run_on_node: Callable[..., Output]) -> set[str]:
-    """The addresses of a node's own interfaces that others can reach, so no loopback address."""
-    interfaces = json.loads(run_on_node(node, "ip", "-json", "address", "show").stdout)
-    return {entry["local"] for one in interfaces if one["ifname"] != "lo" for entry in one["addr_info"]}
+def interfaces_of(node: str, run_on_node: Callable[..., Output]) -> list[Interface]:
+    """The addresses of a node's own that others can reach, so no loopback address, each with its network."""
+    links = json.loads(run_on_node(node, "ip", "-json", "address", "show").stdout)
+    entries = [entry for link in links if link["ifname"] != "lo" for entry in link["addr_info"]]
+    return [ip_interface(f"{entry['local']}/{entry['prefixlen']}") for entry in entries]
+
+
+def is_a_nodes(address: str, interfaces: list[Interface], outside: Outside) -> bool:
+    """Whether it is one of the node's addresses, or another one of the nodes' network that is no client's.
+
+    Between the nodes of kind, an engine may masquerade with the address of its bridge what one node sends on to another.
+    """
+    clients = [ip_address(client) for client in outside.addresses]
+    seen, nodes_network = ip_address(address), [one.network for one in interfaces if clients[0] in one.network]
+    return seen in [one.ip for one in interfaces] or (seen not in clients and any(seen in net for net in nodes_network))
 
 
 @pytest.mark.behavior("objects/traffic-policy-cluster-hides-the-client")
@@ -96,8 +110,8 @@ def addresses_on(node: str, run_on_node: Callable[..., Output]) -> set[str]:
 def test_under_cluster_every_node_answers_and_hides_the_client(
     outside: Outside, cluster: Urls, run_on_node: Callable[..., Output]
 ) -> None:
-    """Under Cluster every node passes requests on to the Pod, under an address of the node: the Pod cannot see the client."""
-    own = {node: addresses_on(node, run_on_node) for node in cluster}
+    """Under Cluster any node passes a request on to the Pod, and the Pod sees an address of the nodes, not the client's."""
+    interfaces = {node: interfaces_of(node, run_on_node) for node in cluster}
 
     for look in eventually(within=patience.service_rules):
         with look:
@@ -105,8 +119,10 @@ def test_under_cluster_every_node_answers_and_hides_the_client(
                 seen = seen_by_the_pod(outside, cluster, client)
                 silent = [node for node, address in seen.items() if address is None]
                 assert silent == [], f"nodes that do not answer: {', '.join(silent)}"
-                foreign = {node: address for node, address in seen.items() if address not in own[node]}
-                assert foreign == {}, f"by asked node, the Pod sees an address that is not the node's: {foreign}"
+                strange = {
+                    node: it for node, it in seen.items() if it and not is_a_nodes(it, interfaces[node], outside)
+                }
+                assert strange == {}, f"by asked node, the Pod sees an address that is no node's: {strange}"
 
 
 @pytest.mark.behavior("objects/traffic-policy-local-keeps-the-client")
