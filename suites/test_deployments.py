@@ -1,9 +1,8 @@
-"""Deployments: from one version to the next and back again, without a moment in which nobody serves."""
+"""Deployments: from one version to the next and back again, without downtime."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import Any
@@ -11,22 +10,23 @@ from typing import Any
 import pytest
 
 from fixtures.clients import Inside
+from fixtures.counting import exactly
 from fixtures.fields import Fields, plain
-from fixtures.kube import JSON, Kube, is_ready
+from fixtures.kube import Kube, is_ready
 from fixtures.kubectl import Kubectl
 from fixtures.manifests import Manifest, load, load_all
 from fixtures.patience import patience
 from fixtures.record import Change
 from fixtures.waiting import eventually, throughout
 
-#: The documents' Deployment, the Deployment as kubectl is told it, and the label of its Pods.
+#: The documents' Deployment, the same as an argument of kubectl, and the label of its Pods.
 NAME = "my-nginx-deployment"
 DEPLOYMENT = f"deployment/{NAME}"
 LABEL = "my-nginx"
 
 OLD, NEW = "nginx:1.22.1", "nginx:1.26.3"
 
-#: What a client notes of an answer of either: its status and its Server header.
+#: What a client writes down of an answer of either version: the status and the Server header.
 FROM_OLD, FROM_NEW = "200 nginx/1.22.1", "200 nginx/1.26.3"
 
 NGINX = "deployments/deployment-nginx.yaml"
@@ -36,11 +36,11 @@ REVISION = "deployment.kubernetes.io/revision"
 CAUSE = "kubernetes.io/change-cause"
 
 
-def sized(exhibit: str, replicas: int, **spec: Any) -> Manifest:
-    """An exhibit's Deployment with as many Pods as a test needs, and with more fields in its spec."""
-    manifest = load(exhibit)
-    manifest["spec"] |= {"replicas": replicas} | spec
-    return manifest
+def with_replicas(manifest: str, replicas: int, **spec: Any) -> Manifest:
+    """The manifest's Deployment with as many Pods as a test needs, and with more fields in its spec."""
+    document = load(manifest)
+    document["spec"] |= {"replicas": replicas} | spec
+    return document
 
 
 def set_image(kube: Kube, image: str, cause: str | None = None) -> None:
@@ -49,8 +49,8 @@ def set_image(kube: Kube, image: str, cause: str | None = None) -> None:
     kube.patch("Deployment", NAME, change | {"metadata": {"annotations": {CAUSE: cause}}})
 
 
-def noticed(kube: Kube) -> Fields:
-    """Wait until the controller has seen the Deployment as it is now, its last change included, and return it."""
+def observed(kube: Kube) -> Fields:
+    """Wait until the controller has observed the Deployment's last change; return the Deployment."""
     for look in eventually(within=patience.controller_acts):
         with look:
             now = kube.get("Deployment", NAME)
@@ -59,7 +59,7 @@ def noticed(kube: Kube) -> Fields:
 
 
 def rolled_out(kube: Kube, name: str = NAME) -> Fields:
-    """Wait until all Pods of the Deployment, and no others, are those of its last change; return it then."""
+    """Wait until the Deployment has all the Pods of its last change and no others; return the Deployment."""
     for look in eventually(within=patience.rollout):
         with look:
             now = kube.get("Deployment", name)
@@ -70,16 +70,23 @@ def rolled_out(kube: Kube, name: str = NAME) -> Fields:
     return now
 
 
+def revision(thing: Fields) -> str:
+    """The revision of a Deployment or of a ReplicaSet, which is an annotation; "None" where there is none."""
+    return str(thing.metadata.annotations.get(REVISION))
+
+
+def image(replicaset: Fields) -> str:
+    """The image in the ReplicaSet's template."""
+    return str(replicaset.spec.template.spec.containers[0].image)
+
+
 def images_by_revision(kube: Kube) -> dict[str, str]:
     """The revision of each ReplicaSet, and the image in its template."""
-    return {
-        replicaset.metadata.annotations[REVISION]: replicaset.spec.template.spec.containers[0].image
-        for replicaset in kube.list("ReplicaSet", app=LABEL)
-    }
+    return {revision(replicaset): image(replicaset) for replicaset in kube.list("ReplicaSet", app=LABEL)}
 
 
 def uids(things: Iterable[Fields]) -> set[str]:
-    """Who they are, whatever their names."""
+    """The UIDs of objects."""
     return {thing.metadata.uid for thing in things}
 
 
@@ -88,36 +95,57 @@ def owners(thing: Fields) -> list[str]:
     return [owner.uid for owner in thing.metadata.ownerReferences]
 
 
+def over_time(before: Iterable[Fields], changes: Iterable[Change]) -> Iterator[list[Fields]]:
+    """The objects that existed before the first change, then those that existed after each change."""
+    now = {thing.metadata.uid: thing for thing in before}
+    yield list(now.values())
+    for change in changes:
+        now[change.object.metadata.uid] = change.object
+        if change.type == "DELETED":
+            del now[change.object.metadata.uid]
+        yield list(now.values())
+
+
+def serves(pod: Fields) -> bool:
+    """The Pod is Ready, and nothing has asked it to end."""
+    return is_ready(pod) and pod.metadata.deletionTimestamp is None
+
+
+def has_ended(pod: Fields) -> bool:
+    """None of the Pod's containers runs any more."""
+    return pod.status.phase in ("Succeeded", "Failed")
+
+
 # --- what it makes
 
 
 @pytest.mark.behavior("objects/deployment-makes-a-replicaset")
 def test_a_deployment_makes_a_replicaset_that_makes_the_pods(kube: Kube) -> None:
-    """Write a Deployment only: it makes one ReplicaSet, which it owns, and the ReplicaSet makes the Pods, which it owns."""
+    """Create a Deployment, and no more: it makes and owns one ReplicaSet, which makes and owns the Pods."""
     deployment = kube.create(IDLE)
 
     pods = kube.ready_pods(3, app=LABEL)
 
-    replicasets = kube.list("ReplicaSet")
-    assert [owners(replicaset) for replicaset in replicasets] == [[deployment.metadata.uid]]
-    assert [owners(pod) for pod in pods] == [[replicasets[0].metadata.uid]] * 3
+    (replicaset,) = exactly(1, kube.list("ReplicaSet"))
+    assert owners(replicaset) == [deployment.metadata.uid]
+    assert [owners(pod) for pod in pods] == [[replicaset.metadata.uid]] * 3
 
 
 @pytest.fixture
 def idle(kube: Kube) -> Fields:
     """The Deployment with one Pod, which is Ready."""
-    kube.create(sized(IDLE, 1))
+    kube.create(with_replicas(IDLE, 1))
     return rolled_out(kube)
 
 
 @pytest.mark.behavior("objects/template-hash-in-names")
 @pytest.mark.usefixtures("idle")
 def test_names_carry_the_hash_of_the_template(kube: Kube) -> None:
-    """In app-7469bbb6d7-9mhxd the middle is a hash of the Pod template; ReplicaSet and Pod carry it, as a label too."""
-    (replicaset,) = kube.list("ReplicaSet", app=LABEL)
-    (pod,) = kube.pods(app=LABEL)
+    """In app-7469bbb6d7-9mhxd the middle is a hash of the Pod template. The ReplicaSet and the Pod have it as a label, too."""
+    (replicaset,) = exactly(1, kube.list("ReplicaSet", app=LABEL))
+    (pod,) = exactly(1, kube.pods(app=LABEL))
 
-    label = replicaset.metadata.labels["pod-template-hash"]
+    label = replicaset.metadata.labels.get("pod-template-hash")
 
     assert replicaset.metadata.name == f"{NAME}-{label}"
     assert replicaset.spec.selector.matchLabels == {"app": LABEL, "pod-template-hash": label}
@@ -126,26 +154,26 @@ def test_names_carry_the_hash_of_the_template(kube: Kube) -> None:
 
 
 @pytest.fixture
-def forgetful(kube: Kube) -> Fields:
+def without_history(kube: Kube) -> Fields:
     """A Deployment that keeps no old ReplicaSet, and asks for no Pods."""
-    kube.create(sized(NGINX, 0, revisionHistoryLimit=0))
-    return noticed(kube)
+    kube.create(with_replicas(NGINX, 0, revisionHistoryLimit=0))
+    return observed(kube)
 
 
 def only_replicaset(kube: Kube) -> Fields:
-    """Wait until the Deployment has no other ReplicaSet than that of its last change, and return it."""
-    revision = noticed(kube).metadata.annotations[REVISION]
+    """Wait until the Deployment has no ReplicaSet but that of its last change, and return it."""
+    latest = revision(observed(kube))
     for look in eventually(within=patience.controller_acts):
         with look:
-            replicasets = kube.list("ReplicaSet", app=LABEL)
-            assert [it.metadata.annotations[REVISION] for it in replicasets] == [revision]
-    return replicasets[0]
+            (replicaset,) = exactly(1, kube.list("ReplicaSet", app=LABEL))
+            assert revision(replicaset) == latest
+    return replicaset
 
 
 @pytest.mark.behavior("objects/template-hash-in-names")
-@pytest.mark.usefixtures("forgetful")
+@pytest.mark.usefixtures("without_history")
 def test_the_same_template_gives_the_same_hash(kube: Kube) -> None:
-    """The hash is made from the template and nothing else: a changed one has another, the same one again the same again."""
+    """The hash depends on the template alone: another template has another hash, the same one again the same."""
     first = only_replicaset(kube)
 
     set_image(kube, NEW)
@@ -160,8 +188,8 @@ def test_the_same_template_gives_the_same_hash(kube: Kube) -> None:
 
 @pytest.mark.behavior("objects/deleting-a-deployment-cascades")
 @pytest.mark.usefixtures("idle")
-def test_what_a_deployment_made_goes_with_it(kube: Kube) -> None:
-    """Delete the Deployment, and its ReplicaSet and Pods are deleted after it."""
+def test_deleting_a_deployment_deletes_what_it_made(kube: Kube) -> None:
+    """Delete the Deployment: its ReplicaSet and its Pods are deleted after it."""
     kube.delete("Deployment", NAME)
 
     for look in eventually(within=patience.pod_goes):
@@ -174,7 +202,7 @@ def test_what_a_deployment_made_goes_with_it(kube: Kube) -> None:
 @pytest.mark.behavior("objects/deleting-a-deployment-cascades")
 @pytest.mark.usefixtures("idle")
 def test_orphans_outlive_the_deployment(kube: Kube) -> None:
-    """Delete the Deployment alone (`--cascade=orphan`), and its ReplicaSet lives on with its Pods, owned by nobody."""
+    """Delete the Deployment alone (`--cascade=orphan`): its ReplicaSet stays, with its Pods and without an owner."""
     replicasets, pods = kube.list("ReplicaSet"), kube.pods()
 
     kube.delete("Deployment", NAME, propagation="Orphan")
@@ -189,32 +217,24 @@ def test_orphans_outlive_the_deployment(kube: Kube) -> None:
             assert uids(kube.pods()) == uids(pods)
 
 
-@pytest.fixture
-def changes(kube: Kube) -> list[Change]:
-    """What befell the three Pods of the Deployment "app" from before they were made until all were Ready."""
-    with kube.record("Pod", app="app") as changes:
-        kube.apply("deployments/interchangeable-pods.yaml")
-        kube.ready_pods(3, app="app")
-    return changes
-
-
 @pytest.mark.behavior("state-and-ingress/deployment-pods-are-interchangeable")
-def test_pods_of_a_deployment_are_interchangeable(kube: Kube, changes: list[Change], inside: Inside) -> None:
-    """All are made at once, none waits for another; all are alike but for name and node; one Service has them all serve."""
+def test_pods_of_a_deployment_are_interchangeable(kube: Kube, inside: Inside) -> None:
+    """All are made at once, none waits for another. They differ in name and node only, and all of them serve one Service."""
+    with kube.record("Pod", app="app") as changes:
+        service = kube.apply("deployments/interchangeable-pods.yaml")
+        pods = kube.ready_pods(3, app="app")
+
     before_any_was_ready = takewhile(lambda change: not is_ready(change.object), changes)
     assert [change.type for change in before_any_was_ready].count("ADDED") == 3
 
-    pods = kube.pods(app="app")
-    specs = [plain(pod.spec) for pod in pods]
-    different = {field for spec in specs for field in spec if spec[field] != specs[0].get(field)}
-    assert different <= {"nodeName"}
+    specs = [plain(pod.spec) | {"nodeName": "any"} for pod in pods]
+    assert specs == [specs[0]] * 3
 
-    # A Service that is fair misses one of three Pods in 60 requests with a probability below 3 * (2/3)**60, 1 in 10 billion.
-    address = kube.get("Service", "app").spec.clusterIP
+    # A fair Service misses one of three Pods in 60 requests with a probability below 3 * (2/3)**60, 1 in 10 billion.
     ask = ("curl", "--silent", "--fail-early", "--max-time", "2", "--header", "Connection: close", "--write-out", "\n")
     for look in eventually(within=patience.service_rules):
         with look:
-            answers = inside.run(*ask, f"http://{address}/?[1-60]").stdout.split()
+            answers = inside.run(*ask, f"http://{service.spec.clusterIP}/?[1-60]").stdout.split()
             assert set(answers) == {pod.metadata.name for pod in pods}
 
 
@@ -224,41 +244,43 @@ def test_pods_of_a_deployment_are_interchangeable(kube: Kube, changes: list[Chan
 @pytest.fixture
 def first_version(kube: Kube) -> Fields:
     """The ReplicaSet of the Deployment's first revision, with one Pod of the older nginx, Ready."""
-    kube.create(sized(NGINX, 1))
+    kube.create(with_replicas(NGINX, 1))
     rolled_out(kube)
-    (replicaset,) = kube.list("ReplicaSet", app=LABEL)
+    (replicaset,) = exactly(1, kube.list("ReplicaSet", app=LABEL))
     return replicaset
 
 
 @pytest.mark.behavior("objects/set-image-keeps-the-old-replicaset")
 def test_a_new_image_is_a_new_replicaset(kube: Kube, first_version: Fields) -> None:
-    """Set another image: a second ReplicaSet has all the Pods, and the first is kept, with its image and none."""
+    """Set another image: a second ReplicaSet gets all the Pods. The first one is kept, with its image and without Pods."""
     set_image(kube, NEW)
     rolled_out(kube)
 
-    replicas = {it.metadata.annotations[REVISION]: it.spec.replicas for it in kube.list("ReplicaSet")}
+    replicas = {revision(replicaset): replicaset.spec.replicas for replicaset in kube.list("ReplicaSet")}
     assert replicas == {"1": 0, "2": 1}
     assert images_by_revision(kube) == {"1": OLD, "2": NEW}
-    (pod,) = kube.ready_pods(1, app=LABEL)
+    (pod,) = exactly(1, kube.ready_pods(1, app=LABEL))
     assert pod.spec.containers[0].image == NEW
     assert owners(pod) != [first_version.metadata.uid]
 
 
 @pytest.fixture
-def four_revisions(kube: Kube) -> None:
+def four_revisions(kube: Kube) -> Fields:
     """A Deployment that has had four images, and asks for no Pods."""
-    kube.create(sized(NGINX, 0))
-    for image in (NEW, "redis:7.0.15", "busybox:1.37.0"):
-        noticed(kube)
-        set_image(kube, image)
-    noticed(kube)
+    kube.create(with_replicas(NGINX, 0))
+    for later in (NEW, "redis:7.0.15", "busybox:1.37.0"):
+        observed(kube)
+        set_image(kube, later)
+    deployment = observed(kube)
     assert images_by_revision(kube) == {"1": OLD, "2": NEW, "3": "redis:7.0.15", "4": "busybox:1.37.0"}
+    return deployment
 
 
 @pytest.mark.behavior("objects/set-image-keeps-the-old-replicaset")
-@pytest.mark.usefixtures("four_revisions")
-def test_a_limit_bounds_the_old_replicasets(kube: Kube) -> None:
-    """Old ReplicaSets are kept up to `revisionHistoryLimit`, 10 where nobody says; beyond it the oldest are deleted."""
+def test_old_replicasets_are_kept_up_to_a_limit(kube: Kube, four_revisions: Fields) -> None:
+    """As many old ReplicaSets are kept as `revisionHistoryLimit` says, by default 10. The oldest are deleted first."""
+    assert four_revisions.spec.revisionHistoryLimit == 10
+
     kube.patch("Deployment", NAME, {"spec": {"revisionHistoryLimit": 2}})
 
     for look in eventually(within=patience.controller_acts):
@@ -270,20 +292,20 @@ def test_a_limit_bounds_the_old_replicasets(kube: Kube) -> None:
 
 
 @pytest.fixture
-def explained(kube: Kube) -> None:
-    """A Deployment with two revisions, the cause of each annotated, and no Pods."""
-    manifest = sized(NGINX, 0)
+def two_causes(kube: Kube) -> None:
+    """A Deployment with two revisions, each annotated with its cause, and no Pods."""
+    manifest = with_replicas(NGINX, 0)
     manifest["metadata"]["annotations"] = {CAUSE: "the first version"}
     kube.create(manifest)
-    noticed(kube)
+    observed(kube)
     set_image(kube, NEW, cause="a newer nginx")
-    noticed(kube)
+    observed(kube)
 
 
 @pytest.mark.behavior("objects/rollout-history")
-@pytest.mark.usefixtures("explained")
-def test_the_history_shows_annotated_causes(kubectl: Kubectl) -> None:
-    """What `rollout history` shows as a cause is an annotation: write it yourself, for --record, which did, is deprecated."""
+@pytest.mark.usefixtures("two_causes")
+def test_rollout_history_shows_the_annotated_causes(kubectl: Kubectl) -> None:
+    """`rollout history` shows an annotation as the cause. Write it yourself: --record, which wrote it, is deprecated."""
     history = kubectl("rollout", "history", DEPLOYMENT).stdout
 
     revisions = [line.split(maxsplit=1) for line in history.splitlines() if line[:1].isdigit()]
@@ -293,13 +315,8 @@ def test_the_history_shows_annotated_causes(kubectl: Kubectl) -> None:
 # --- without downtime
 
 
-def lost(answers: Iterable[str]) -> Counter[str]:
-    """The answers that were none, with their numbers: curl's error 7 is a refused connection, 28 is silence."""
-    return Counter(answer for answer in answers if not answer.startswith("200 "))
-
-
 def serving(kube: Kube, inside: Inside, replicas: int, **spec: Any) -> str:
-    """Make the Deployment that can be updated without downtime, and its Service; returns its URL when it serves."""
+    """Create the Deployment that can be updated without downtime, and its Service; return the URL when it answers."""
     deployment, service = load_all("deployments/without-downtime.yaml")
     deployment["spec"] |= {"replicas": replicas} | spec
     pod, pause = deployment["spec"]["template"]["spec"], round(patience.endpoints_move)
@@ -314,74 +331,63 @@ def serving(kube: Kube, inside: Inside, replicas: int, **spec: Any) -> str:
     return url
 
 
-def over_time(pods: Iterable[Fields], changes: Iterable[Change]) -> Iterator[tuple[int, int]]:
-    """How many Pods there were after each change, and how many of them Ready; Pods on their way out are not counted."""
-    now = {pod.metadata.uid: pod for pod in pods}
-    for change in changes:
-        now[change.object.metadata.uid] = change.object
-        if change.type == "DELETED" or change.object.metadata.deletionTimestamp:
-            del now[change.object.metadata.uid]
-        yield len(now), sum(is_ready(pod) for pod in now.values())
-
-
-def wait_until_gone(kube: Kube, pods: Iterable[Fields]) -> None:
-    """Wait until the last of these Pods has ended; until then a request could still reach it."""
-    for look in eventually(within=patience.rollout):
-        with look:
-            assert uids(kube.list("Pod")).isdisjoint(uids(pods))
-
-
 @pytest.fixture
 def website(kube: Kube, inside: Inside) -> str:
-    """The URL of the Service before three Pods of the older nginx."""
+    """The URL of a Service whose three Pods run the older nginx."""
     return serving(kube, inside, 3)
 
 
 @pytest.mark.starts_first
 @pytest.mark.behavior("core-concepts/rolling-update-without-downtime")
 def test_a_rolling_update_loses_no_request(kube: Kube, inside: Inside, website: str) -> None:
-    """One new Pod is made and Ready before one old goes: there are never fewer Ready than three, and every request is served.
+    """A new Pod is Ready before an old one is asked to end: three are Ready at any time, and every request is served.
 
-    It takes more than the strategy: see the manifest.
+    The strategy alone is not enough: see the manifest.
     """
-    old_pods = kube.pods(app=LABEL)
+    old_pods, old_replicasets = kube.pods(app=LABEL), kube.list("ReplicaSet", app=LABEL)
 
-    with kube.record("Pod", app=LABEL) as changes, inside.asking(website) as answers:
+    with (
+        kube.record("Pod", app=LABEL) as pods,
+        kube.record("ReplicaSet", app=LABEL) as replicasets,
+        inside.asking(website) as answers,
+    ):
         set_image(kube, NEW)
         rolled_out(kube)
-        wait_until_gone(kube, old_pods)
+        for look in eventually(within=patience.rollout):
+            with look:
+                assert uids(kube.list("Pod", app=LABEL)).isdisjoint(uids(old_pods)), "an old Pod has not ended yet"
 
-    assert not lost(answers()), f"requests were lost: {lost(answers())}"
     assert set(answers()) == {FROM_OLD, FROM_NEW}
     assert len(answers()) >= 200
-    there, ready = zip(*over_time(old_pods, changes), strict=True)
+    ready = [sum(serves(pod) for pod in now) for now in over_time(old_pods, pods)]
     assert min(ready) == 3
-    assert max(there) == 4
+    # maxSurge limits what the ReplicaSets ask for. There can be a Pod more for a moment, until its ReplicaSet deletes it.
+    wanted = [sum(it.spec.replicas for it in now) for now in over_time(old_replicasets, replicasets)]
+    assert max(wanted) == 4
 
 
 @pytest.fixture
 def website_of_one(kube: Kube, inside: Inside) -> str:
-    """The URL of the same Service before one Pod, which is updated by the strategy Recreate."""
+    """The URL of the same Service with one Pod, which is updated by the strategy Recreate."""
     return serving(kube, inside, 1, strategy={"type": "Recreate"})
 
 
 @pytest.mark.starts_first
 @pytest.mark.behavior("core-concepts/rolling-update-without-downtime")
 def test_recreating_loses_requests(kube: Kube, inside: Inside, website_of_one: str) -> None:
-    """With the strategy Recreate the old Pods end before new ones are made. The same client sees that nobody serves."""
+    """With the strategy Recreate, new Pods are made after the old ones have ended. In between, requests are lost."""
     old_pods = kube.pods(app=LABEL)
 
-    with kube.record("Pod", app=LABEL) as changes, inside.asking(website_of_one) as answers:
+    with kube.record("Pod", app=LABEL) as pods, inside.asking(website_of_one) as answers:
         set_image(kube, NEW)
         for look in eventually(within=patience.rollout):
             with look:
                 assert FROM_NEW in answers()
 
-    assert FROM_OLD in answers()
-    assert lost(answers()), "every request was served"
-    there, ready = zip(*over_time(old_pods, changes), strict=True)
-    assert min(ready) == 0
-    assert max(there) == 1
+    assert set(answers()) > {FROM_OLD, FROM_NEW}, f"no request was lost: {set(answers())}"
+    not_ended = [sum(not has_ended(pod) for pod in now) for now in over_time(old_pods, pods)]
+    assert min(not_ended) == 0
+    assert max(not_ended) == 1
 
 
 # --- and back
@@ -389,7 +395,7 @@ def test_recreating_loses_requests(kube: Kube, inside: Inside, website_of_one: s
 
 @pytest.fixture
 def second_version(kube: Kube, first_version: Fields) -> Fields:
-    """The ReplicaSet of the first revision, when the second has taken its place."""
+    """The ReplicaSet of the first revision, after the rollout of the second."""
     set_image(kube, NEW)
     rolled_out(kube)
     return first_version
@@ -399,12 +405,12 @@ def second_version(kube: Kube, first_version: Fields) -> Fields:
 def test_rolling_back_uses_the_old_replicaset_again(
     kube: Kube, kubectl: Kubectl, inside: Inside, second_version: Fields
 ) -> None:
-    """`rollout undo --to-revision=1`: the first ReplicaSet gets its Pods again, as revision 3; revision 1 is no more."""
+    """`rollout undo --to-revision=1`: the first ReplicaSet has all the Pods again. It is revision 3 now, and there is no 1."""
     assert kubectl("rollout", "undo", DEPLOYMENT, "--to-revision=1").code == 0
     rolled_out(kube)
 
     assert images_by_revision(kube) == {"2": NEW, "3": OLD}
-    (pod,) = kube.ready_pods(1, app=LABEL)
+    (pod,) = exactly(1, kube.ready_pods(1, app=LABEL))
     assert owners(pod) == [second_version.metadata.uid]
     for look in eventually(within=patience.server_listens):
         with look:
@@ -415,56 +421,50 @@ def test_rolling_back_uses_the_old_replicaset_again(
 @pytest.mark.behavior("objects/rollback-to-a-revision", "core-concepts/rollback")
 @pytest.mark.usefixtures("four_revisions")
 def test_rolling_back_goes_one_revision_back(kube: Kube, kubectl: Kubectl) -> None:
-    """`rollout undo` goes to the revision before the last; that becomes the newest, so a second undo goes forth again."""
+    """`rollout undo` goes to the revision before the newest, which becomes the newest itself: a second undo undoes the first."""
     assert kubectl("rollout", "undo", DEPLOYMENT).code == 0
-    noticed(kube)
+    observed(kube)
     assert images_by_revision(kube) == {"1": OLD, "2": NEW, "5": "redis:7.0.15", "4": "busybox:1.37.0"}
 
     assert kubectl("rollout", "undo", DEPLOYMENT).code == 0
-    noticed(kube)
+    observed(kube)
     assert images_by_revision(kube) == {"1": OLD, "2": NEW, "5": "redis:7.0.15", "6": "busybox:1.37.0"}
 
 
 @pytest.fixture
-def impatient(kube: Kube) -> list[Fields]:
+def two_pods(kube: Kube) -> list[Fields]:
     """The Ready Pods of a Deployment of two that calls a rollout stuck after three seconds without progress."""
-    kube.create(sized(NGINX, 2, progressDeadlineSeconds=3))
+    kube.create(with_replicas(NGINX, 2, progressDeadlineSeconds=3))
     rolled_out(kube)
     return kube.ready_pods(2, app=LABEL)
 
 
 def progress(kube: Kube) -> tuple[str, str]:
-    """Status and reason of the Deployment's condition Progressing, when the controller has seen its last change."""
-    ((status, reason),) = [(it.status, it.reason) for it in noticed(kube).status.conditions if it.type == "Progressing"]
-    return status, reason
-
-
-def undo(kube: Kube, to: Fields) -> None:
-    """Roll back as `kubectl rollout undo` does: an earlier ReplicaSet's template becomes the Deployment's again."""
-    template = plain(to.spec.template)
-    del template["metadata"]["labels"]["pod-template-hash"]
-    kube.patch("Deployment", NAME, [{"op": "replace", "path": "/spec/template", "value": template}], type=JSON)
+    """Status and reason of the Deployment's condition Progressing, after its last change was observed."""
+    (condition,) = exactly(1, [it for it in observed(kube).status.conditions if it.type == "Progressing"])
+    return condition.status, condition.reason
 
 
 @pytest.mark.behavior("core-concepts/rollback")
-def test_a_stuck_rollout_is_healed_by_going_back(kube: Kube, inside: Inside, impatient: list[Fields]) -> None:
-    """An image that cannot be had stops the rollout at its first Pod: the old ones serve on, and going back ends the trouble."""
-    (working,) = kube.list("ReplicaSet", app=LABEL)
-
+def test_rolling_back_ends_a_stuck_rollout(
+    kube: Kube, kubectl: Kubectl, inside: Inside, two_pods: list[Fields]
+) -> None:
+    """An image that cannot be pulled stops the rollout at its first Pod. The old Pods serve on, and a rollback ends it."""
     set_image(kube, "localhost/no-such-image:1.0")
 
     for look in eventually(within=patience.progress_deadline):
         with look:
             assert progress(kube) == ("False", "ProgressDeadlineExceeded")
-    assert len(kube.pods(app=LABEL)) == 3
-    assert {inside.get(f"http://{pod.status.podIP}").status for pod in impatient} == {200}
+    replicas = {image(replicaset): replicaset.spec.replicas for replicaset in kube.list("ReplicaSet", app=LABEL)}
+    assert replicas == {OLD: 2, "localhost/no-such-image:1.0": 1}
+    assert {inside.get(f"http://{pod.status.podIP}").status for pod in two_pods} == {200}
 
-    undo(kube, to=working)
+    assert kubectl("rollout", "undo", DEPLOYMENT).code == 0
 
     for look in eventually(within=patience.rollout):
         with look:
             assert progress(kube) == ("True", "NewReplicaSetAvailable")
-    assert uids(kube.ready_pods(2, app=LABEL)) == uids(impatient)
+    assert uids(kube.ready_pods(2, app=LABEL)) == uids(two_pods)
 
 
 # --- pause and resume
@@ -472,13 +472,13 @@ def test_a_stuck_rollout_is_healed_by_going_back(kube: Kube, inside: Inside, imp
 
 @pytest.mark.behavior("core-concepts/pause-and-resume")
 def test_changes_during_a_pause_become_one_rollout(kube: Kube, first_version: Fields) -> None:
-    """A paused Deployment takes changes and makes nothing of them; resumed, it makes one ReplicaSet of all of them."""
+    """While a Deployment is paused, changes have no effect. When it is resumed, all of them become one ReplicaSet."""
     kube.patch("Deployment", NAME, {"spec": {"paused": True}})
     set_image(kube, NEW)
     container = {"name": "nginx", "resources": {"requests": {"cpu": "1m"}}}
     kube.patch("Deployment", NAME, {"spec": {"template": {"spec": {"containers": [container]}}}})
 
-    noticed(kube)
+    observed(kube)
     for look in throughout(patience.stays_so):
         with look:
             assert uids(kube.list("ReplicaSet")) == {first_version.metadata.uid}
@@ -487,7 +487,7 @@ def test_changes_during_a_pause_become_one_rollout(kube: Kube, first_version: Fi
     rolled_out(kube)
 
     assert images_by_revision(kube) == {"1": OLD, "2": NEW}
-    (pod,) = kube.ready_pods(1, app=LABEL)
+    (pod,) = exactly(1, kube.ready_pods(1, app=LABEL))
     assert pod.spec.containers[0].image == NEW
     assert pod.spec.containers[0].resources.requests == {"cpu": "1m"}
 
@@ -505,39 +505,44 @@ def mynginx(kube: Kube, kubectl: Kubectl) -> Fields:
 
 @pytest.mark.behavior("nginx-walkthrough/create-deployment-makes-all-three")
 def test_create_deployment_makes_all_three(kube: Kube, kubectl: Kubectl) -> None:
-    """One command gives a Deployment, its ReplicaSet and its Pod, each owned by the one before, labelled with its name."""
+    """One command makes a Deployment, a ReplicaSet and a Pod: each owns the next, and all have the label `app`."""
     assert kubectl("create", "deployment", "mynginx", f"--image={NEW}").code == 0
 
-    (pod,) = kube.ready_pods(1, app="mynginx")
-    deployment = kube.get("Deployment", "mynginx")
-    replicasets = kube.list("ReplicaSet", app="mynginx")
-    assert deployment.metadata.labels == {"app": "mynginx"}
-    assert [owners(replicaset) for replicaset in replicasets] == [[deployment.metadata.uid]]
-    assert owners(pod) == [replicasets[0].metadata.uid]
+    (pod,) = exactly(1, kube.ready_pods(1, app="mynginx"))
+    (replicaset,) = exactly(1, kube.list("ReplicaSet", app="mynginx"))
+    (deployment,) = exactly(1, kube.list("Deployment", app="mynginx"))
+    assert deployment.metadata.name == "mynginx"
+    assert owners(replicaset) == [deployment.metadata.uid]
+    assert owners(pod) == [replicaset.metadata.uid]
+
+
+def by_title(titles: list[str], cells: list[Any]) -> dict[str, Any]:
+    """A table's row: each cell by its column's title."""
+    return dict(zip(titles, exactly(len(titles), cells), strict=False))
 
 
 @pytest.mark.behavior("nginx-walkthrough/wide-output-names-node-and-ip")
 @pytest.mark.usefixtures("mynginx")
 def test_wide_output_names_node_and_address(kube: Kube, kubectl: Kubectl) -> None:
-    """`-o wide` adds each Pod's address and node. kubectl does not gather them: the server's own table has all columns."""
-    (pod,) = kube.pods(app="mynginx")
+    """`-o wide` adds each Pod's address and node. The API server makes this table, with all its columns; kubectl prints it."""
+    (pod,) = exactly(1, kube.pods(app="mynginx"))
     columns = {"NAME": pod.metadata.name, "IP": pod.status.podIP, "NODE": pod.spec.nodeName}
 
-    head, row = (re.split(" {2,}", line) for line in kubectl("get", "pods", "-o", "wide").stdout.splitlines())
+    head, row = exactly(2, kubectl("get", "pods", "-o", "wide").stdout.splitlines())
     path = kube.api.resource("Pod").path(namespace=kube.namespace)
     table = kube.api.call("GET", path, accept="application/json;as=Table;v=v1;g=meta.k8s.io")
 
-    assert columns.items() <= dict(zip(head, row, strict=True)).items()
+    assert columns.items() <= by_title(re.split(" {2,}", head), re.split(" {2,}", row)).items()
+    (only,) = exactly(1, table["rows"])
     titles = [column["name"].upper() for column in table["columnDefinitions"]]
-    (cells,) = [row["cells"] for row in table["rows"]]
-    assert columns.items() <= dict(zip(titles, cells, strict=True)).items()
+    assert columns.items() <= by_title(titles, only["cells"]).items()
 
 
 @pytest.mark.behavior("nginx-walkthrough/scale-to-four")
 @pytest.mark.parametrize("way", ["edited", "scaled"])
 def test_four_replicas_are_four_pods(kube: Kube, kubectl: Kubectl, mynginx: Fields, way: str) -> None:
-    """Write 4 into the Deployment's `replicas`, or have `kubectl scale` do it: three more Pods join the one."""
-    (first,) = kube.pods(app="mynginx")
+    """Change the Deployment's `replicas` to 4, or let `kubectl scale` do it: three more Pods join the first one."""
+    (first,) = exactly(1, kube.pods(app="mynginx"))
     assert mynginx.spec.replicas == 1
 
     if way == "edited":
@@ -546,12 +551,12 @@ def test_four_replicas_are_four_pods(kube: Kube, kubectl: Kubectl, mynginx: Fiel
         assert kubectl("scale", "deployment", "mynginx", "--replicas=4").code == 0
 
     assert uids([first]) < uids(kube.ready_pods(4, app="mynginx"))
-    assert len(kube.list("ReplicaSet")) == 1
+    exactly(1, kube.list("ReplicaSet"))
 
 
 @pytest.mark.behavior("nginx-walkthrough/describe-deployment")
 def test_describe_shows_what_the_object_and_its_events_say(kube: Kube, kubectl: Kubectl, mynginx: Fields) -> None:
-    """`kubectl describe` gathers in one page the numbers, the strategy, the conditions and the events of a Deployment."""
+    """`kubectl describe` shows the replica counts, the strategy, the conditions and the events of a Deployment on one page."""
     conditions = {(it.type, it.status, it.reason) for it in mynginx.status.conditions}
     assert {kind for kind, _, _ in conditions} >= {"Available", "Progressing"}
 
@@ -563,7 +568,7 @@ def test_describe_shows_what_the_object_and_its_events_say(kube: Kube, kubectl: 
 
     lines = [line.split() for line in page.splitlines()]
     assert ["StrategyType:", mynginx.spec.strategy.type] in lines
-    (numbers,) = [" ".join(line[1:]) for line in lines if line[:1] == ["Replicas:"]]
-    assert numbers == "1 desired | 1 updated | 1 total | 1 available | 0 unavailable"
+    numbers = [" ".join(line[1:]) for line in lines if line[:1] == ["Replicas:"]]
+    assert numbers == ["1 desired | 1 updated | 1 total | 1 available | 0 unavailable"]
     assert conditions <= {tuple(line) for line in lines}
     assert [event.message for event in events if event.message not in page] == []

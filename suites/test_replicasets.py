@@ -1,17 +1,21 @@
-"""ReplicaSets and ReplicationControllers: a number of Pods that keeps itself."""
+"""ReplicaSets and ReplicationControllers: they keep the number of Pods that is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from itertools import takewhile
 
 import pytest
 from kubernetes.utils.quantity import parse_quantity
 
 from fixtures.api import refused
+from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Kube, is_ready
-from fixtures.manifests import load
+from fixtures.manifests import Manifest, load
+from fixtures.nodes import is_control_plane
 from fixtures.patience import patience
+from fixtures.record import Change
 from fixtures.waiting import eventually, throughout
 
 #: The value of the label `app` that the documents' ReplicaSet selects.
@@ -22,9 +26,20 @@ CONTROLLER = "replicasets/replicationcontroller.yaml"
 POD = "replicasets/nginx-label-pod.yaml"
 DEPLOYMENT = "replicasets/mynginx.yaml"
 
+of_both_kinds = pytest.mark.parametrize(
+    "manifest", [REPLICASET, CONTROLLER], ids=["ReplicaSet", "ReplicationController"]
+)
+
+
+def with_replicas(manifest: str, replicas: int) -> Manifest:
+    """The manifest's object with as many replicas as a test needs."""
+    document = load(manifest)
+    document["spec"]["replicas"] = replicas
+    return document
+
 
 def who(*pods: Fields) -> set[str]:
-    """The Pods' identities: name and UID, for a namesake is another Pod."""
+    """The Pods' identities: name and UID, because a Pod made later can have the same name."""
     return {f"{pod.metadata.name} {pod.metadata.uid}" for pod in pods}
 
 
@@ -36,12 +51,13 @@ def controllers(pods: Iterable[Fields]) -> dict[str, str | None]:
     }
 
 
-def wait_until_noticed(kube: Kube, kind: str, name: str) -> None:
-    """Wait until the controller has seen the object as it is now, its last change included."""
+def observed(kube: Kube, kind: str, name: str) -> Fields:
+    """Wait until the controller has observed the object's last change; return the object."""
     for look in eventually(within=patience.controller_acts):
         with look:
             now = kube.get(kind, name)
             assert (now.status.observedGeneration or 0) >= now.metadata.generation
+    return now
 
 
 # --- from the template
@@ -81,55 +97,40 @@ def test_applying_four_adds_one_pod(kube: Kube, three_pods: list[Fields]) -> Non
     assert who(*three_pods) < who(*four)
 
 
-@pytest.fixture
-def controller_of_one(kube: Kube) -> Fields:
-    """A ReplicationController of one, its Pod Ready."""
-    manifest = load(CONTROLLER)
-    manifest["spec"]["replicas"] = 1
-    controller = kube.create(manifest)
-    kube.ready_pods(1, app=LABEL)
-    return controller
-
-
 @pytest.mark.behavior("controllers/rc-template-makes-equal-pods")
-def test_a_changed_template_is_for_later_pods_only(kube: Kube, controller_of_one: Fields) -> None:
+def test_a_changed_template_applies_to_later_pods_only(kube: Kube) -> None:
     """A new image in the template changes no Pod that runs; the Pods made afterwards have it. There is no rollout."""
-    name = controller_of_one.metadata.name
-    (earlier,) = kube.pods(app=LABEL)
-    container = {"name": "nginx", "image": "nginx:1.26.3"}
+    name = kube.create(with_replicas(CONTROLLER, 1)).metadata.name
+    (earlier,) = exactly(1, kube.ready_pods(1, app=LABEL))
 
+    container = {"name": "nginx", "image": "nginx:1.26.3"}
     kube.patch("ReplicationController", name, {"spec": {"template": {"spec": {"containers": [container]}}}})
-    wait_until_noticed(kube, "ReplicationController", name)
+    observed(kube, "ReplicationController", name)
     kube.scale("ReplicationController", name, 2)
 
     pods = kube.ready_pods(2, app=LABEL)
-    assert who(earlier) < who(*pods)
-    assert {pod.spec.containers[0].image for pod in pods} == {"registry.k8s.io/pause:3.10.2", "nginx:1.26.3"}
+    images = {pod.metadata.uid: pod.spec.containers[0].image for pod in pods}
+    assert images.pop(earlier.metadata.uid, None) == "registry.k8s.io/pause:3.10.2"
+    assert list(images.values()) == ["nginx:1.26.3"]
 
 
-# --- what makes one whole
-
-
-@pytest.fixture
-def controller_without_a_number(kube: Kube) -> Fields:
-    """A ReplicationController whose manifest has no replicas, with as many Pods Ready as it asks for."""
-    manifest = load(CONTROLLER)
-    del manifest["spec"]["replicas"]
-    controller = kube.create(manifest)
-    kube.ready_pods(controller.spec.replicas, app=LABEL)
-    return controller
+# --- number and selector
 
 
 @pytest.mark.behavior("controllers/rc-defaults-to-one")
-def test_without_a_number_there_is_one_pod(kube: Kube, controller_without_a_number: Fields) -> None:
-    """Leave `replicas` out of a ReplicationController and it is 1."""
-    assert controller_without_a_number.spec.replicas == 1
+def test_replicas_default_to_one(kube: Kube) -> None:
+    """Leave `replicas` out of a ReplicationController, and it is 1: there is one Pod."""
+    manifest = load(CONTROLLER)
+    del manifest["spec"]["replicas"]
 
-    for look in eventually(within=patience.controller_acts):
+    controller = kube.create(manifest)
+
+    assert controller.spec.replicas == 1
+    for look in eventually(within=patience.pod_starts):
         with look:
-            controller = kube.get("ReplicationController", controller_without_a_number.metadata.name)
-            assert controller.status.replicas == 1
-    assert len(kube.pods()) == 1
+            status = observed(kube, "ReplicationController", controller.metadata.name).status
+            assert (status.replicas, status.readyReplicas) == (1, 1)
+    exactly(1, kube.pods())
 
 
 @pytest.mark.behavior("core-concepts/replicaset-selector-is-required")
@@ -157,91 +158,69 @@ def test_a_replicationcontroller_selects_by_its_templates_labels(kube: Kube) -> 
 
 
 @pytest.mark.behavior("core-concepts/replicaset-selector-is-required")
-@pytest.mark.parametrize("exhibit", [REPLICASET, CONTROLLER], ids=["ReplicaSet", "ReplicationController"])
-def test_a_selector_must_select_its_own_template(kube: Kube, exhibit: str) -> None:
-    """Pods that their own maker would not recognize are refused before the first one is made."""
-    manifest = load(exhibit)
-    kube.create(manifest, dryRun="All")
+@of_both_kinds
+def test_a_selector_must_select_its_own_template(kube: Kube, manifest: str) -> None:
+    """A controller whose selector does not select the Pods of its own template is refused."""
+    document = load(manifest)
+    kube.create(document, dryRun="All")
 
-    manifest["spec"]["template"]["metadata"]["labels"]["app"] = "your-nginx-pods-label"
+    document["spec"]["template"]["metadata"]["labels"]["app"] = "your-nginx-pods-label"
     with refused(422) as refusals:
-        kube.create(manifest)
+        kube.create(document)
 
     assert refusals[0].fields == ["spec.template.metadata.labels"]
 
 
-# --- the number keeps itself
+# --- keeping the number
 
 
-@pytest.fixture
-def keeper(request: pytest.FixtureRequest, kube: Kube) -> Fields:
-    """The controller of a kind and number, its parameters, with all its Pods Ready."""
-    exhibit, replicas = request.param
-    manifest = load(exhibit)
-    manifest["spec"]["replicas"] = replicas
-    keeper = kube.create(manifest)
-    kube.ready_pods(replicas, app=LABEL)
-    return keeper
-
-
-def delete(kube: Kube, pod: str) -> None:
-    """Lose a Pod by deleting it."""
-    kube.delete("Pod", pod)
-
-
-def fail(kube: Kube, pod: str) -> None:
-    """Lose a Pod by failing it: its time is up after one second."""
-    kube.patch("Pod", pod, {"spec": {"activeDeadlineSeconds": 1}})
+def fail(kube: Kube, pod: Fields) -> None:
+    """Let a Pod fail: its time is over after one second."""
+    kube.patch("Pod", pod.metadata.name, {"spec": {"activeDeadlineSeconds": 1}})
     for look in eventually(within=patience.pod_fails):
         with look:
-            assert kube.get("Pod", pod).status.phase == "Failed"
+            assert kube.get("Pod", pod.metadata.name).status.phase == "Failed"
 
 
-@pytest.mark.behavior("core-concepts/controller-keeps-the-desired-number", "controllers/rc-keeps-the-number-both-ways")
-@pytest.mark.parametrize(
-    ("keeper", "lose"),
-    [
-        pytest.param((CONTROLLER, 1), delete, id="ReplicationController-1-deleted"),
-        pytest.param((CONTROLLER, 3), fail, id="ReplicationController-3-failed"),
-        pytest.param((REPLICASET, 1), fail, id="ReplicaSet-1-failed"),
-        pytest.param((REPLICASET, 3), delete, id="ReplicaSet-3-deleted"),
-    ],
-    indirect=["keeper"],
-)
-def test_a_lost_pod_is_replaced(kube: Kube, keeper: Fields, lose: Callable[[Kube, str], None]) -> None:
-    """Delete a Pod or let it fail: another takes its place, even where there is to be just one."""
-    lost = kube.pods(app=LABEL)[0]
-
-    lose(kube, lost.metadata.name)
-
+def ready_pods_without(kube: Kube, lost: Fields, count: int) -> list[Fields]:
+    """Wait until just `count` Pods are Ready, the lost one not among them; return them."""
     for look in eventually(within=patience.pod_starts):
         with look:
-            ready = [pod for pod in kube.pods(app=LABEL) if is_ready(pod)]
+            ready = exactly(count, [pod for pod in kube.pods(app=LABEL) if is_ready(pod)])
             assert not who(lost) & who(*ready)
-            assert len(who(*ready)) == keeper.spec.replicas
-    assert set(controllers(ready).values()) == {keeper.metadata.name}
+    return ready
 
 
 @pytest.mark.behavior("core-concepts/controller-keeps-the-desired-number", "controllers/rc-keeps-the-number-both-ways")
-@pytest.mark.parametrize(
-    "keeper",
-    [
-        pytest.param((CONTROLLER, 3), id="ReplicationController-3"),
-        pytest.param((REPLICASET, 1), id="ReplicaSet-1"),
-    ],
-    indirect=True,
-)
-def test_a_surplus_pod_is_removed(kube: Kube, keeper: Fields) -> None:
-    """A matching Pod beyond the number is one too many, and the controller deletes one."""
-    enough = kube.pods(app=LABEL)
+@of_both_kinds
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_lost_pod_is_replaced(kube: Kube, manifest: str, replicas: int) -> None:
+    """Delete a Pod, or let one fail: another takes its place, even where there is to be just one."""
+    controller = kube.create(with_replicas(manifest, replicas))
+    deleted = kube.ready_pods(replicas, app=LABEL)[0]
+
+    kube.delete("Pod", deleted.metadata.name)
+    failed = ready_pods_without(kube, deleted, replicas)[0]
+    fail(kube, failed)
+    pods = ready_pods_without(kube, failed, replicas)
+
+    assert set(controllers(pods).values()) == {controller.metadata.name}
+
+
+@pytest.mark.behavior("core-concepts/controller-keeps-the-desired-number", "controllers/rc-keeps-the-number-both-ways")
+@of_both_kinds
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_surplus_pod_is_deleted(kube: Kube, manifest: str, replicas: int) -> None:
+    """Make one more Pod that matches, and there is one too many: the controller deletes one."""
+    kube.create(with_replicas(manifest, replicas))
+    enough = kube.ready_pods(replicas, app=LABEL)
 
     surplus = kube.create(POD)
 
     for look in eventually(within=patience.controller_acts):
         with look:
-            left = who(*kube.pods())
-            assert len(left) == keeper.spec.replicas
-    assert left < who(*enough, surplus)
+            left = exactly(replicas, kube.pods())
+    assert who(*left) < who(*enough, surplus)
 
 
 @pytest.fixture
@@ -252,36 +231,33 @@ def mynginx(kube: Kube) -> list[Fields]:
 
 
 @pytest.mark.behavior("nginx-walkthrough/deleted-pod-is-replaced")
-def test_the_newcomer_is_another_pod(kube: Kube, mynginx: list[Fields]) -> None:
-    """What is restored is the number, not the Pod: the newcomer has a name and an identity of its own."""
+def test_the_replacement_is_another_pod(kube: Kube, mynginx: list[Fields]) -> None:
+    """The number is restored, not the Pod: the replacement has a name and a UID of its own."""
     kube.delete("Pod", mynginx[0].metadata.name)
 
     four = kube.ready_pods(4, app="mynginx")
 
-    newcomers = [pod for pod in four if not who(pod) & who(*mynginx)]
-    assert len(newcomers) == 1
-    assert newcomers[0].metadata.name not in [pod.metadata.name for pod in mynginx]
+    (replacement,) = exactly(1, [pod for pod in four if not who(pod) & who(*mynginx)])
+    assert replacement.metadata.name not in [pod.metadata.name for pod in mynginx]
 
 
 @pytest.fixture
-def single(kube: Kube) -> Fields:
+def one_pod(kube: Kube) -> Fields:
     """The one Pod of the Deployment mynginx before it is scaled, Ready."""
-    manifest = load(DEPLOYMENT)
-    manifest["spec"]["replicas"] = 1
-    kube.create(manifest)
-    (pod,) = kube.ready_pods(1, app="mynginx")
+    kube.create(with_replicas(DEPLOYMENT, 1))
+    (pod,) = exactly(1, kube.ready_pods(1, app="mynginx"))
     return pod
 
 
 @pytest.mark.behavior("core-concepts/scaling-adds-pods")
-def test_scaling_adds_pods_not_containers(kube: Kube, single: Fields) -> None:
+def test_scaling_adds_pods_not_containers(kube: Kube, one_pod: Fields) -> None:
     """Scale to two and there is a second Pod; each has the one container that the first had."""
-    assert len(single.spec.containers) == 1
+    assert len(one_pod.spec.containers) == 1
 
     kube.scale("Deployment", "mynginx", 2)
 
     pods = kube.ready_pods(2, app="mynginx")
-    assert who(single) < who(*pods)
+    assert who(one_pod) < who(*pods)
     assert [len(pod.spec.containers) for pod in pods] == [1, 1]
 
 
@@ -290,33 +266,31 @@ def test_scaling_adds_pods_not_containers(kube: Kube, single: Fields) -> None:
 
 @pytest.fixture
 def early_pod(kube: Kube) -> Fields:
-    """A Pod made by hand that carries the label, Ready, and nobody's yet."""
+    """A Pod made by hand that carries the label, Ready. It has no owner yet."""
     kube.create(POD)
     return kube.ready_pod("my-nginx-pod")
 
 
 @pytest.mark.behavior("objects/existing-pod-counts", "core-concepts/replicaset-adopts-earlier-pods")
 def test_a_pod_that_was_there_before_counts(kube: Kube, early_pod: Fields) -> None:
-    """The ReplicaSet takes in a Pod that already carries the label, and makes only the three that are missing of four."""
-    manifest = load(REPLICASET)
-    manifest["spec"]["replicas"] = 4
+    """The ReplicaSet adopts a Pod that already carries the label, and makes only the three that are missing of four."""
+    with kube.record("Pod", app=LABEL) as changes:
+        kube.create(with_replicas(REPLICASET, 4))
+        four = kube.ready_pods(4, app=LABEL)
+        for look in eventually(within=patience.controller_acts):
+            with look:
+                assert observed(kube, "ReplicaSet", "replicaset-nginx").status.replicas == 4
+                made = [change.object for change in changes if change.type == "ADDED"]
+                assert who(*made) == who(*four) - who(early_pod)
 
-    kube.create(manifest)
-
-    four = kube.ready_pods(4, app=LABEL)
-    assert who(early_pod) < who(*four)
-    assert controllers(four)["my-nginx-pod"] == "replicaset-nginx"
-    for look in eventually(within=patience.controller_acts):
-        with look:
-            assert kube.get("ReplicaSet", "replicaset-nginx").status.replicas == 4
+    exactly(3, made)
+    assert controllers(four).get("my-nginx-pod") == "replicaset-nginx"
 
 
 @pytest.fixture
 def adopted_pod(kube: Kube, early_pod: Fields) -> Fields:
     """The Pod made by hand, now the one Pod of a ReplicaSet of one."""
-    manifest = load(REPLICASET)
-    manifest["spec"]["replicas"] = 1
-    kube.create(manifest)
+    kube.create(with_replicas(REPLICASET, 1))
     for look in eventually(within=patience.controller_acts):
         with look:
             assert controllers(kube.pods()) == {"my-nginx-pod": "replicaset-nginx"}
@@ -325,61 +299,70 @@ def adopted_pod(kube: Kube, early_pod: Fields) -> Fields:
 
 @pytest.mark.behavior("objects/deleting-the-adopted-pod-makes-a-new-one")
 def test_the_adopted_pod_is_replaced_from_the_template(kube: Kube, adopted_pod: Fields) -> None:
-    """Delete the Pod that was made by hand: what takes its place is made from the ReplicaSet's template."""
+    """Delete the Pod that was made by hand: its replacement is made from the ReplicaSet's template."""
     assert [container.name for container in adopted_pod.spec.containers] == ["my-nginx-container"]
 
     kube.delete("Pod", adopted_pod.metadata.name)
 
-    (pod,) = kube.ready_pods(1, app=LABEL)
+    (pod,) = exactly(1, kube.ready_pods(1, app=LABEL))
     assert not who(adopted_pod) & who(pod)
     assert [container.name for container in pod.spec.containers] == ["nginx"]
 
 
 @pytest.mark.behavior("objects/removing-a-label-releases-the-pod")
-def test_a_pod_without_the_label_is_let_go_not_killed(kube: Kube, three_pods: list[Fields]) -> None:
-    """Take the label off a Pod and the ReplicaSet makes a substitute; the freed Pod lives on, ownerless."""
-    freed = three_pods[0].metadata
-    assert [owner.kind for owner in freed.ownerReferences] == ["ReplicaSet"]
+def test_a_pod_without_the_label_is_released_not_deleted(kube: Kube, three_pods: list[Fields]) -> None:
+    """Take the label off a Pod: the ReplicaSet releases it and makes another. The released Pod runs on, without an owner."""
+    name = three_pods[0].metadata.name
+    assert controllers(three_pods)[name] == "replicaset-nginx"
 
-    kube.patch("Pod", freed.name, {"metadata": {"labels": {"app": None}}})
+    kube.patch("Pod", name, {"metadata": {"labels": {"app": None}}})
 
-    kube.ready_pods(3, app=LABEL)
-    pod = kube.get("Pod", freed.name)
-    assert [owner.name for owner in pod.metadata.ownerReferences] == []
-    assert pod.metadata.uid == freed.uid
-    assert pod.status.phase == "Running"
+    three = kube.ready_pods(3, app=LABEL)
+    released = kube.get("Pod", name)
+    assert released.metadata.ownerReferences == []
+    assert released.metadata.uid == three_pods[0].metadata.uid
+    assert released.metadata.deletionTimestamp is None
+    assert released.status.phase == "Running"
+    assert not who(released) & who(*three)
 
 
 @pytest.fixture
-def freed_pod(kube: Kube) -> Fields:
-    """The Pod that a ReplicaSet of one let go when its label was taken off; its substitute is Ready."""
-    manifest = load(REPLICASET)
-    manifest["spec"]["replicas"] = 1
-    kube.create(manifest)
-    (pod,) = kube.ready_pods(1, app=LABEL)
+def released_pod(kube: Kube) -> Fields:
+    """The Pod that a ReplicaSet of one released when its label was taken off; its replacement is Ready."""
+    kube.create(with_replicas(REPLICASET, 1))
+    (pod,) = exactly(1, kube.ready_pods(1, app=LABEL))
     kube.patch("Pod", pod.metadata.name, {"metadata": {"labels": {"app": None}}})
     kube.ready_pods(1, app=LABEL)
     return pod
 
 
+def is_ending(change: Change) -> bool:
+    """The Pod is deleted, or will be after its grace period."""
+    return change.type == "DELETED" or change.object.metadata.deletionTimestamp is not None
+
+
 @pytest.mark.behavior("objects/removing-a-label-releases-the-pod")
-def test_a_pod_that_gets_its_label_back_is_one_too_many(kube: Kube, freed_pod: Fields) -> None:
-    """Give the label back and the Pod is the ReplicaSet's again. Now there are two, and one of them is removed."""
-    (substitute,) = kube.pods(app=LABEL)
+def test_a_pod_that_gets_its_label_back_is_one_too_many(kube: Kube, released_pod: Fields) -> None:
+    """Give the label back: first the ReplicaSet adopts the Pod again, then it has two Pods and deletes one of them."""
+    (replacement,) = exactly(1, kube.pods(app=LABEL))
+    name = released_pod.metadata.name
 
-    kube.patch("Pod", freed_pod.metadata.name, {"metadata": {"labels": {"app": LABEL}}})
+    with kube.record("Pod") as changes:
+        kube.patch("Pod", name, {"metadata": {"labels": {"app": LABEL}}})
+        for look in eventually(within=patience.controller_acts):
+            with look:
+                assert any(is_ending(change) for change in changes), "there are two Pods, and none is deleted"
 
-    for look in eventually(within=patience.controller_acts):
-        with look:
-            left = kube.pods()
-            assert len(who(*left)) == 1
-    assert who(*left) < who(freed_pod, substitute)
-    assert list(controllers(left).values()) == ["replicaset-nginx"]
+    before_one_ends = [change.object for change in takewhile(lambda change: not is_ending(change), changes)]
+    assert controllers(before_one_ends).get(name) == "replicaset-nginx"
+    (left,) = exactly(1, kube.pods())
+    assert who(left) < who(released_pod, replacement)
+    assert controllers([left]) == {left.metadata.name: "replicaset-nginx"}
 
 
 @pytest.mark.behavior("objects/released-pod-survives-the-replicaset")
-def test_a_freed_pod_outlives_the_replicaset(kube: Kube, freed_pod: Fields) -> None:
-    """Delete the ReplicaSet and its Pods go with it, but not the Pod that it had let go."""
+def test_a_released_pod_outlives_the_replicaset(kube: Kube, released_pod: Fields) -> None:
+    """Delete the ReplicaSet: its Pods are deleted with it, but not the Pod that it released before."""
     kube.delete("ReplicaSet", "replicaset-nginx")
 
     for look in eventually(within=patience.pod_goes):
@@ -388,11 +371,11 @@ def test_a_freed_pod_outlives_the_replicaset(kube: Kube, freed_pod: Fields) -> N
     for look in throughout(patience.stays_so):
         with look:
             left = kube.pods()
-            assert who(*left) == who(freed_pod)
+            assert who(*left) == who(released_pod)
             assert [pod.status.phase for pod in left] == ["Running"]
 
 
-# --- selectors of sets
+# --- set-based selectors
 
 
 @pytest.fixture
@@ -404,8 +387,8 @@ def four_pods(kube: Kube) -> list[Fields]:
 
 @pytest.mark.behavior("objects/match-expressions-in")
 @pytest.mark.usefixtures("four_pods")
-def test_in_and_not_in_share_the_pods_out(kube: Kube) -> None:
-    """In takes the Pods whose label has a value of the list; NotIn takes all others, those without the label too."""
+def test_in_and_not_in_partition_the_pods(kube: Kube) -> None:
+    """In selects the Pods whose label has a value of the list; NotIn selects all others, those without the label too."""
     kube.apply("replicasets/in-and-not-in.yaml")
 
     for look in eventually(within=patience.controller_acts):
@@ -414,14 +397,14 @@ def test_in_and_not_in_share_the_pods_out(kube: Kube) -> None:
                 "my-nginx-pod": "app-in",
                 "your-nginx-pod": "app-in",
                 "their-nginx-pod": "app-not-in",
-                "nobodys-nginx-pod": "app-not-in",
+                "unlabeled-nginx-pod": "app-not-in",
             }
 
 
 @pytest.mark.behavior("objects/match-expressions-in")
 @pytest.mark.usefixtures("four_pods")
-def test_exists_and_does_not_exist_share_the_pods_out(kube: Kube) -> None:
-    """Exists takes the Pods that carry the label, whatever its value; DoesNotExist takes those without it."""
+def test_exists_and_does_not_exist_partition_the_pods(kube: Kube) -> None:
+    """Exists selects the Pods that carry the label, whatever its value; DoesNotExist selects those without it."""
     kube.apply("replicasets/exists-and-does-not-exist.yaml")
 
     for look in eventually(within=patience.controller_acts):
@@ -430,19 +413,19 @@ def test_exists_and_does_not_exist_share_the_pods_out(kube: Kube) -> None:
                 "my-nginx-pod": "app-exists",
                 "your-nginx-pod": "app-exists",
                 "their-nginx-pod": "app-exists",
-                "nobodys-nginx-pod": "app-does-not-exist",
+                "unlabeled-nginx-pod": "app-does-not-exist",
             }
 
 
 @pytest.mark.behavior("core-concepts/only-replicaset-has-set-based-selectors")
 @pytest.mark.usefixtures("early_pod")
-def test_only_a_replicaset_knows_match_expressions(kube: Kube) -> None:
-    """A ReplicaSet may select by expressions; a ReplicationController knows nothing but labels and values."""
-    selector = {"matchExpressions": [{"key": "app", "operator": "In", "values": [LABEL, "your-nginx-pods-label"]}]}
-    replicaset, controller = load(REPLICASET), load(CONTROLLER)
-    replicaset["spec"] |= {"selector": selector, "replicas": 1}
-    controller["spec"] |= {"selector": selector, "replicas": 1}
+def test_only_a_replicaset_selects_by_expressions(kube: Kube) -> None:
+    """A ReplicaSet's selector may have matchExpressions; a ReplicationController's has labels and their values only."""
+    replicaset, controller = with_replicas(REPLICASET, 1), with_replicas(CONTROLLER, 1)
+    kube.create(controller, dryRun="All")
 
+    selector = {"matchExpressions": [{"key": "app", "operator": "In", "values": [LABEL, "your-nginx-pods-label"]}]}
+    controller["spec"]["selector"] = replicaset["spec"]["selector"] = selector
     with refused(400):
         kube.create(controller)
     kube.create(replicaset)
@@ -456,44 +439,54 @@ def test_only_a_replicaset_knows_match_expressions(kube: Kube) -> None:
 
 
 @pytest.mark.behavior("nginx-walkthrough/replicas-spread-over-nodes")
-def test_replicas_run_on_more_than_one_node(mynginx: list[Fields]) -> None:
-    """Nobody says where the four Pods are to run, and they do not all run on one node."""
-    nodes = {pod.spec.nodeName for pod in mynginx}
+def test_replicas_run_on_more_than_one_worker(kube: Kube, nodes: list[Fields]) -> None:
+    """Nothing says where the four Pods are to run, and they do not all run on one worker."""
+    workers = {node.metadata.name for node in nodes if not is_control_plane(node)}
 
-    assert len(nodes) > 1
+    kube.create(DEPLOYMENT)
+
+    used = {pod.spec.nodeName for pod in kube.ready_pods(4, app="mynginx")}
+    assert len(used & workers) > 1
 
 
 @pytest.fixture
-def full_worker(kube: Kube, workers: list[Fields]) -> str:
-    """The name of the smallest worker: two Pods that may run nowhere else find room for only one of them there.
+def large_pod(kube: Kube, workers: list[Fields]) -> Fields:
+    """The one Pod of a ReplicaSet, Ready. It is bound to the smallest worker and requests 60 % of the disk space there.
 
-    They ask for disk space, as hardly any other Pod does; for memory where the workers do not account for disk space.
+    Hardly any other Pod requests disk space. Where the nodes do not count it, this one requests memory.
     """
-    asked = "ephemeral-storage" if all("ephemeral-storage" in node.status.allocatable for node in workers) else "memory"
-    smallest = min(workers, key=lambda node: parse_quantity(node.status.allocatable[asked]))
-    manifest = load("replicasets/two-large-pods.yaml")
-    spec = manifest["spec"]["template"]["spec"]
-    spec["nodeSelector"] = {"kubernetes.io/hostname": smallest.metadata.labels["kubernetes.io/hostname"]}
-    amount = int(parse_quantity(smallest.status.allocatable[asked]) * 6 / 10)
-    spec["containers"][0]["resources"] = {"requests": {asked: str(amount)}}
+    resource = "ephemeral-storage"
+    if not all(resource in node.status.allocatable for node in workers):
+        resource = "memory"
+    smallest = min(workers, key=lambda node: parse_quantity(node.status.allocatable[resource]))
+    amount = int(parse_quantity(smallest.status.allocatable[resource]) * 6 / 10)
+    manifest = load("replicasets/large-pods.yaml")
+    pod = manifest["spec"]["template"]["spec"]
+    pod["nodeSelector"] = {"kubernetes.io/hostname": smallest.metadata.labels["kubernetes.io/hostname"]}
+    pod["containers"][0]["resources"] = {"requests": {resource: str(amount)}}
     kube.create(manifest)
-    for look in eventually(within=patience.pod_starts):
-        with look:
-            pods = kube.pods(app="two-large-pods")
-            reasons = [condition.reason for pod in pods for condition in pod.status.conditions]
-            assert sorted(is_ready(pod) for pod in pods) == [False, True]
-            assert "Unschedulable" in reasons
-    return str(smallest.metadata.name)
+    (ready,) = exactly(1, kube.ready_pods(1))
+    return ready
+
+
+def is_unschedulable(pod: Fields) -> bool:
+    """The scheduler has found no node for the Pod."""
+    return any(condition.reason == "Unschedulable" for condition in pod.status.conditions)
 
 
 @pytest.mark.behavior("core-concepts/replicas-spill-to-other-nodes")
-def test_what_one_worker_cannot_hold_runs_on_another(kube: Kube, full_worker: str) -> None:
-    """Where one worker has no room for another replica, and no replica is bound to it, another worker runs it."""
-    (waiting,) = [pod for pod in kube.pods(app="two-large-pods") if not is_ready(pod)]
+def test_a_replica_that_does_not_fit_one_worker_runs_on_another(kube: Kube, large_pod: Fields) -> None:
+    """One worker has no room for a second large Pod: bound to that worker, it waits; not bound, it runs on another one."""
+    kube.scale("ReplicaSet", "large-pods", 2)
+    for look in eventually(within=patience.pod_starts):
+        with look:
+            (waiting,) = exactly(1, [pod for pod in kube.pods() if is_unschedulable(pod)])
 
-    kube.patch("ReplicaSet", "two-large-pods", {"spec": {"template": {"spec": {"nodeSelector": None}}}})
-    wait_until_noticed(kube, "ReplicaSet", "two-large-pods")
+    # A changed template applies to later Pods only, so the Pod that waits is deleted.
+    kube.patch("ReplicaSet", "large-pods", {"spec": {"template": {"spec": {"nodeSelector": None}}}})
+    observed(kube, "ReplicaSet", "large-pods")
     kube.delete("Pod", waiting.metadata.name)
 
-    nodes = [pod.spec.nodeName for pod in kube.ready_pods(2, app="two-large-pods")]
-    assert nodes.count(full_worker) == 1
+    pods = kube.ready_pods(2)
+    assert who(large_pod) < who(*pods)
+    assert len({pod.spec.nodeName for pod in pods}) == 2
