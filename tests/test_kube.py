@@ -160,7 +160,7 @@ def test_the_last_object_is_told_with_its_status(kube: Kube, server: StandIn) ->
 
     kube.get("Deployment", "web")
 
-    assert last_read() == "Deployment web (replicas=2, Available=False (TooFew))"
+    assert last_read() == "Deployment web (Available=False (TooFew), replicas=2)"
 
 
 def test_the_last_list_is_told_with_the_state_of_its_pods(kube: Kube, server: StandIn) -> None:
