@@ -1,39 +1,45 @@
-"""The README's reading path is what the catalogue says today. `python -m tests.test_readme` writes it anew."""
+"""What the README quotes is what the project is today. `python -m tests.readme` writes its generated parts anew."""
 
-from pathlib import Path
+import re
 
-from runner.catalogue import catalogue
+import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- reading path: python -m tests.test_readme -->\n", "<!-- end of the reading path -->"
-
-
-def reading_path() -> str:
-    """A row for each topic that has a suite, in the catalogue's order, and a line for those that have none yet."""
-    topics: dict[str, list[bool]] = {}
-    for behavior in catalogue().values():
-        topics.setdefault(behavior.topic, []).append(behavior.planned)
-    rows = ["| topic | behaviors | tests | manifests |", "|---|---|---|---|"]
-    for topic, planned in topics.items():
-        name = topic.replace(" ", "_")
-        shown = planned.count(False)
-        if shown:
-            suite, folder = f"suites/test_{name}.py", f"manifests/{name}/"
-            rows.append(f"| {topic} | {shown} | [{suite}]({suite}) | [{folder}]({folder}) |")
-    waiting = [f"{topic} ({planned.count(True)})" for topic, planned in topics.items() if any(planned)]
-    if waiting:
-        rows += ["", f"Planned: {', '.join(waiting)}."]
-    return "\n".join(rows) + "\n"
-
-
-def _around(text: str) -> tuple[str, str, str]:
-    before, _, rest = text.partition(BEGIN)
-    path, _, after = rest.partition(END)
-    return before, path, after
+from tests.readme import README, ROOT, SUITE, TEST, WIDTH, annotated, example, part, reading_path
 
 
 def test_the_reading_path_is_what_the_catalogue_says() -> None:
-    assert _around(README.read_text())[1] == reading_path()
+    assert part("reading path", README.read_text()) == reading_path()
+
+
+def test_the_example_is_the_suites() -> None:
+    assert part("test", README.read_text()) == example()
+
+
+def test_the_failure_names_the_line_that_it_quotes() -> None:
+    first, quoted, *rest = part("failure", README.read_text()).splitlines()[1:]
+
+    found = re.fullmatch(rf"{SUITE}:(\d+): in {TEST}", first)
+    assert found, f"the failure begins with {first!r}"
+    line = (ROOT / SUITE).read_text().splitlines()[int(found[1]) - 1]
+    assert quoted.startswith(line.rstrip())
+    verdict = f"kubehave:   broken: objects/replicaset-of-three, {TEST}"[: WIDTH - 4]
+    assert [line for line in rest if line.startswith(verdict)]
+
+
+def test_every_number_of_the_failure_is_explained() -> None:
+    text = README.read_text()
+    numbers = re.findall(r"\((\d)\)$", part("failure", text), re.MULTILINE)
+
+    assert numbers == ["1", "2", "3", "4", "5", "6"]
+    assert re.findall(r"^(\d)\. ", text, re.MULTILINE) == numbers
+
+
+def test_a_failure_is_cut_to_the_lines_that_are_explained() -> None:
+    printed = (
+        f"{SUITE}:9: in {TEST}\n    pods = x\n    ^^^\nE   AssertionError: no\nE   {'y' * 200}\nkubehave: 1 broken\n"
+    )
+
+    assert [line.split()[-1] for line in annotated(printed).splitlines() if line] == [TEST, "(1)", "(2)", "broken"]
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
@@ -43,6 +49,6 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     assert [target for target in targets if not (README.parent / target).exists()] == []
 
 
-if __name__ == "__main__":
-    before, _, after = _around(README.read_text())
-    README.write_text(before + BEGIN + reading_path() + END + after)
+@pytest.mark.parametrize("folder", ["suites", "fixtures", "runner", "machine", "measure", "node_image", "tests"])
+def test_every_folder_is_on_the_map(folder: str) -> None:
+    assert f"| `{folder}/` |" in README.read_text()
