@@ -254,12 +254,18 @@ def test_too_few_that_hold_are_a_difference() -> None:
     assert found(Expected(not_observed_because="refused"), nothing) == ["0 behaviors hold, not 1 or more"]
 
 
-def test_a_behavior_that_the_report_leaves_out_is_a_difference_unless_few_were_chosen() -> None:
-    short = {"behaviors": [row for row in report()["behaviors"] if row["id"] == "doc/simple"]}
+def test_a_behavior_that_the_report_leaves_out_is_a_difference() -> None:
+    short = {"behaviors": [row for row in report()["behaviors"] if row["id"] != "doc/spread"]}
 
-    assert differences(Expected(), 0, short, BEHAVIORS) != []
-    assert differences(Expected(), 0, short, BEHAVIORS, chosen=True) == []
-    assert differences(Expected(), 0, {}, BEHAVIORS, chosen=True) == ["0 behaviors hold, not 1 or more"]
+    assert differences(Expected(), 0, short, BEHAVIORS) == ["doc/spread: not in the report"]
+
+
+def test_a_run_of_a_few_tests_must_break_nothing() -> None:
+    looked_at = report(stored="in part", simple="in part", spread="in part")
+    failed = report(stored="in part", simple="in part", spread=("broken", "it is not so"))
+
+    assert differences(Expected(), 0, looked_at, BEHAVIORS, chosen=True) == []
+    assert differences(Expected(), 0, failed, BEHAVIORS, chosen=True) == ["doc/spread: broken (it is not so)"]
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))

@@ -80,13 +80,17 @@ def install(api: Api) -> None:
 
 @contextmanager
 def provider(api: Api) -> Iterator[None]:
-    """During the block every Service of type LoadBalancer gets a node's InternalIP for its address."""
+    """During the block every Service of type LoadBalancer gets a node's InternalIP for its address. Raises what went wrong."""
     over = threading.Event()
     nodes = [internal_ip(node) for node in all_nodes(api)]
+    failures: list[Exception] = []
 
     def work() -> None:
         while not over.wait(EVERY):
-            _give_addresses(api, nodes)
+            try:
+                _give_addresses(api, nodes)
+            except Exception as error:
+                failures.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -95,6 +99,8 @@ def provider(api: Api) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+    if failures:
+        raise RuntimeError(f"the provider of load balancers failed {len(failures)} times: {failures[0]}")
 
 
 def _give_addresses(api: Api, nodes: list[str]) -> None:
