@@ -257,7 +257,7 @@ def test_too_few_that_hold_are_a_difference() -> None:
 def test_a_behavior_that_the_report_leaves_out_is_a_difference() -> None:
     short = {"behaviors": [row for row in report()["behaviors"] if row["id"] != "doc/spread"]}
 
-    assert differences(Expected(), 0, short, BEHAVIORS) == ["doc/spread: not in the report"]
+    assert differences(Expected(), 0, short, BEHAVIORS) == ["1 behaviors are not in the report: doc/spread"]
 
 
 def test_a_run_of_a_few_tests_must_break_nothing() -> None:

@@ -79,11 +79,9 @@ def put(row: Row, engine: Engine, kind: Path, image: str, reports: Path, asked: 
         else:
             with signals_held():
                 cluster.remove()
-    for result in results:
-        for problem in result.problems:
-            say(f"  WRONG: {result.name}: {problem}")
-    took = time.monotonic() - began
-    say(f"{row.name}: {duration(took)}" + ("" if took <= ROW_TAKES else f", more than {duration(ROW_TAKES)}"))
+    took, wrong = time.monotonic() - began, sum(len(result.problems) for result in results)
+    late = "" if took <= ROW_TAKES else f", more than {duration(ROW_TAKES)}"
+    say(f"{row.name}: {duration(took)}{late}, {wrong or 'nothing'} wrong")
     return results
 
 

@@ -77,9 +77,11 @@ def differences(
     if chosen:
         failed = [row for row in rows.values() if row["verdict"] in (BROKEN, INCONCLUSIVE)]
         return [*lines, *(f"{row['id']}: {row['verdict']} ({row['reason']})" for row in failed)]
-    for name, verdict in wanted(expected, behaviors).items():
+    verdicts = wanted(expected, behaviors)
+    if missing := [name for name in verdicts if name not in rows]:
+        lines.append(f"{len(missing)} behaviors are not in the report: {', '.join(missing)}")
+    for name, verdict in verdicts.items():
         if name not in rows:
-            lines.append(f"{name}: not in the report")
             continue
         found, reason = rows[name]["verdict"], rows[name].get("reason") or ""
         if found == verdict or (found == NOT_OBSERVED and verdict == HOLDS and _allowed(expected, reason)):
