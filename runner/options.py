@@ -29,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--list-images", action="store_true", help="Print every image that a run needs, and do nothing else."
     )
     group.addoption(
+        "--print-rbac",
+        action="store_true",
+        help="Print the rights that a run needs (with --allow-cluster-scoped-changes those too), and do nothing else.",
+    )
+    group.addoption(
         "--require-all", action="store_true", help='"Not observed" is an error: the cluster must be able to show all.'
     )
     group.addoption(

@@ -1,0 +1,162 @@
+"""Makes clusters that are not the suite's own, runs `./verify --context` on each, and checks what comes out.
+
+`tox run -e foreign` makes one after another, and removes each; `tox run -e foreign -- admin one-node` only these.
+Reports and logs stay in the cache folder, under foreign/. Exit code 0: every row gave what it must; else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from machine import engine as engines
+from machine import kind as kinds
+from machine.cache import cache_folder
+from machine.engine import Engine
+from machine.exits import BROKEN, HOLDS, INTERRUPTED, MACHINE, USAGE, CannotRun
+from machine.signals import signals_held
+from machine.steps import duration
+from measure.foreign.cluster import Foreign, remove_left
+from measure.foreign.expected import VERDICTS
+from measure.foreign.play import Play, Result
+from measure.foreign.rows import ROWS, Row
+from node_image.choose import choose
+
+#: A row takes no longer than this on a machine that does nothing else.
+ROW_TAKES = 300
+
+
+def say(line: str) -> None:
+    """One line of progress; the table alone goes to stdout."""
+    print(f"foreign: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def alone() -> Iterator[Path]:
+    """The folder of reports, held so that a second process does not take the first one's clusters for forgotten ones."""
+    folder = cache_folder() / "foreign"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotRun(
+                "another process makes foreign clusters here; try again when it has ended", MACHINE
+            ) from None
+        yield folder
+
+
+def put(row: Row, engine: Engine, kind: Path, image: str, reports: Path, asked: argparse.Namespace) -> list[Result]:
+    """One row, from no cluster to none: what came of its runs."""
+    began = time.monotonic()
+    cluster = Foreign(row.name, engine)
+    say(f"{row.name}: {row.about}")
+    results = [Result(row.name)]
+    try:
+        cluster.make(kind, image, row.workers, row.server, say)
+        say(f"cluster {cluster.name} is ready after {duration(time.monotonic() - began)}")
+        options = ["--patience", str(asked.patience)] if asked.patience != 1 else []
+        play = Play(row.name, cluster, reports, options, asked.write, say)
+        with ExitStack() as stack:
+            row.prepare(play, stack)
+            results = play.results
+            row.act(play, row.expected)
+    except Exception as error:  # the other rows are to be seen all the same
+        line = str(error).splitlines()[0] if str(error) else ""
+        results = results or [Result(row.name)]
+        results[-1].problems.append(f"{type(error).__name__}: {line}")
+    finally:
+        if asked.keep:
+            say(
+                f"cluster {cluster.name} is kept until the next start: kubectl --kubeconfig {cluster.kubeconfig()} get nodes"
+            )
+        else:
+            with signals_held():
+                cluster.remove()
+    took, wrong = time.monotonic() - began, sum(len(result.problems) for result in results)
+    late = "" if took <= ROW_TAKES else f", more than {duration(ROW_TAKES)}"
+    say(f"{row.name}: {duration(took)}{late}, {wrong or 'nothing'} wrong")
+    return results
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """The results as lines: run, exit code, seconds, a count of each verdict, what was wrong; problems in full below a row."""
+    head = ["row", "exit", "seconds", *VERDICTS, "wrong"]
+    body = [
+        [
+            result.name,
+            "-" if result.code is None else str(result.code),
+            f"{result.seconds:.0f}",
+            *(str(result.counts[verdict]) for verdict in VERDICTS),
+            str(len(result.problems)) if result.problems else "nothing",
+        ]
+        for result in results
+    ]
+    widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
+    lines = []
+    for line, result in zip([head, *body], [None, *results], strict=True):
+        lines.append("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
+        lines += [f"    {problem}" for problem in (result.problems if result else ())]
+    return lines
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises CannotRun for a row that there is not, and for options that do not go together."""
+    parser = argparse.ArgumentParser(
+        prog="python -m measure.foreign", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="a row of --list; all if none is named")
+    parser.add_argument("--list", action="store_true", help="name the rows, and make nothing")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the cluster of the one named row until the next start"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write the rights of runner/rbac instead of comparing them"
+    )
+    parser.add_argument("--node-image", metavar="NAME", help="make the clusters from this node image")
+    parser.add_argument(
+        "--patience", metavar="FACTOR", type=float, default=1, help="passed to ./verify, for a slow machine"
+    )
+    asked = parser.parse_args(words)
+    if unknown := [name for name in asked.rows if name not in ROWS]:
+        raise CannotRun(f"no row {', '.join(unknown)}; there are: {', '.join(ROWS)}", USAGE)
+    if asked.keep and len(asked.rows) != 1:
+        raise CannotRun("--keep takes one row: there is one cluster at a time", USAGE)
+    return asked
+
+
+def main() -> int:
+    """Put the rows to their clusters, and print the table."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    results: list[Result] = []
+    try:
+        asked = arguments()
+        if asked.list:
+            for row in ROWS.values():
+                print(f"{row.name:16} {row.about}")
+            return HOLDS
+        with alone() as reports:
+            engine, kind = engines.find(True, say), kinds.find(True, say)
+            remove_left(engine, list(ROWS), say)
+            image, reason = choose(engine, asked.node_image, say, True)
+            say(f"node image {image}: {reason}")
+            for name in asked.rows or ROWS:
+                results += put(ROWS[name], engine, kind, image, reports, asked)
+    except CannotRun as stop:
+        print(f"foreign: {stop}", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        print("foreign: interrupted; the cluster is removed", file=sys.stderr)
+        return INTERRUPTED
+    print("\n".join(table(results)))
+    return BROKEN if any(result.problems for result in results) else HOLDS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,276 @@
+"""The rows: which clusters there are, and what a run must give on each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from fixtures.kube import Kube
+from fixtures.patience import patience
+from fixtures.waiting import eventually
+from measure.foreign import audit, edge
+from measure.foreign.cluster import AUDIT_LOGS, FILES, ApiServer, username
+from measure.foreign.expected import Expected
+from measure.foreign.play import Play
+from measure.foreign.unchanged import Snapshot, changes, snapshot
+from runner import rbac
+
+#: By it a user agrees to changes of what is cluster-scoped.
+AGREED = "--allow-cluster-scoped-changes"
+
+#: A short run: a single test, on a single Pod.
+SHORT = ("suites/test_pods.py", "-k", "localhost")
+
+#: Seconds until the control plane has noticed that a kubelet is silent, with the defaults of Kubernetes.
+SILENCE_NOTICED = 120
+
+#: What kind's clusters lack: they have no Ingress controller and no provider of load balancers.
+BARE = ("need ingress", "need load-balancer")
+
+#: What is not looked at on a cluster that is not the suite's own unless its user agrees.
+NOT_AGREED = ("need cluster-admin",)
+
+PLAIN = Expected(not_observed=(*BARE, *NOT_AGREED))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cluster: how it is made, what is done to it, and what must come out."""
+
+    name: str
+    about: str
+    expected: Expected = PLAIN
+    workers: int = 2
+    server: ApiServer = field(default_factory=ApiServer)
+    #: Makes the cluster what it is to be; what it enters on the stack lasts for the row.
+    prepare: Callable[[Play, ExitStack], None] = lambda play, stack: None
+    #: Runs `./verify` on it, once if nothing else is said here.
+    act: Callable[[Play, Expected], None] = lambda play, expected: play.verify(expected)
+
+
+# --- what is done to a cluster before a run
+
+
+def _no_storageclass(play: Play, _: ExitStack) -> None:
+    kube = Kube(play.api, "default")
+    for found in kube.list("StorageClass"):
+        kube.delete("StorageClass", found.metadata.name)
+
+
+def _no_coredns(play: Play, _: ExitStack) -> None:
+    kube = Kube(play.api, "kube-system")
+    kube.scale("Deployment", "coredns", 0)
+    for look in eventually(within=patience.pod_goes):
+        with look:
+            assert not kube.list("Pod", **{"k8s-app": "kube-dns"}), "CoreDNS still has a Pod"
+
+
+def _foreign_ingress(play: Play, stack: ExitStack) -> None:
+    stack.enter_context(edge.provider(play.cluster.api()))
+    edge.install(play.api)
+
+
+def _notready(play: Play, _: ExitStack) -> None:
+    """Stop a kubelet, after what the cluster needs has left its node."""
+    node, kube = f"{play.cluster.name}-worker3", Kube(play.api, "kube-system")
+    kube.patch("Node", node, {"spec": {"unschedulable": True}})
+    for namespace in ("kube-system", "local-path-storage"):
+        there = Kube(play.api, namespace)
+        for pod in there.list("Pod"):
+            if pod.spec.nodeName == node and pod.metadata.ownerReferences[0].kind == "ReplicaSet":
+                there.delete("Pod", pod.metadata.name, grace=0)
+        for look in eventually(within=patience.rollout):
+            with look:
+                for deployment in there.list("Deployment"):
+                    assert deployment.status.availableReplicas == deployment.spec.replicas, deployment.metadata.name
+    play.cluster.on_node("worker3", "systemctl", "stop", "kubelet")
+    for look in eventually(within=SILENCE_NOTICED, every=1):
+        with look:
+            conditions = {entry.type: entry.status for entry in kube.get("Node", node).status.conditions}
+            assert conditions["Ready"] != "True", f"{node} is still Ready"
+    kube.patch("Node", node, {"spec": {"unschedulable": None}})
+
+
+def _tainted(play: Play, _: ExitStack) -> None:
+    taint = {"key": "example.com/dedicated", "value": "database", "effect": "NoSchedule"}
+    Kube(play.api, "default").patch("Node", f"{play.cluster.name}-worker3", {"spec": {"taints": [taint]}})
+
+
+# --- how its runs are made
+
+
+def _admin(play: Play, expected: Expected) -> None:
+    with play.unchanged():
+        play.verify(expected)
+
+
+def _agreed(play: Play, expected: Expected) -> None:
+    with play.unchanged():
+        play.verify(expected, AGREED)
+    with play.unchanged() as before:
+        play.kill(lambda: _has_changed(before, snapshot(play.api)), AGREED, "suites/test_storage.py")
+        play.verify(Expected(), *SHORT, name="swept")
+
+
+def _has_changed(before: Snapshot, now: Snapshot) -> bool:
+    """Whether a run has changed something for which agreement is asked: no namespace, no address, no claim's own volume."""
+    by_namespaced_things = ("namespaces ", "ipaddresses.", "persistentvolumes pvc-")
+    return any(not line.startswith(by_namespaced_things) for line in changes(before, now))
+
+
+def _bad_node_named_once(play: Play, expected: Expected) -> None:
+    play.verify(expected)
+    node = f"{play.cluster.name}-worker3"
+    lines = play.lines(node)
+    if len(lines) != 1:
+        play.problem(f"{node} is named in {len(lines)} lines, not in one", *lines[:5])
+
+
+LIMITED: Mapping[str, Any] = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": "namespaces"},
+    "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create", "get", "list", "delete"]}],
+}
+
+
+def _limited(play: Play, expected: Expected) -> None:
+    play.cluster.add_user("limited", "admin", LIMITED)
+    with play.unchanged():
+        play.verify(expected, user="limited")
+
+
+#: The user whose requests the API server writes down: an administrator.
+AUDITED = "audited"
+
+
+def _rbac(agreed: bool) -> Callable[[Play, Expected], None]:
+    """A run whose rights are written down; they are those in the file; with just them another run is as good."""
+    options = (AGREED,) if agreed else ()
+    row = "rbac-agreed" if agreed else "rbac"
+    name = "kubehave-cluster-scoped-changes" if agreed else "kubehave"
+    what = "The rights of a run that may change what is cluster-scoped" if agreed else "The rights of a run"
+
+    def act(play: Play, expected: Expected) -> None:
+        play.cluster.add_user(AUDITED, "cluster-admin")
+        play.verify(expected, *options, user=AUDITED)
+        log = play.cluster.on_node("control-plane", "sh", "-c", f"cat {AUDIT_LOGS}/*.log")
+        used = audit.rights(log.splitlines(), username(AUDITED))
+        file = rbac.file(agreed)
+        made = audit.manifest(name, used, f"{what}: `./verify --print-rbac`.", row)
+        if play.write:
+            file.write_text(made, encoding="utf-8")
+        if not file.exists():
+            play.problem(f"{file.name} is not there: --write makes it")
+            return
+        role = yaml.safe_load(rbac.rules(agreed))
+        play.problem(*audit.differences(used, audit.granted(role)))
+        play.cluster.add_user("confined", role)
+        play.verify(expected, *options, name="with just these rights", user="confined")
+
+    return act
+
+
+def _audited() -> ApiServer:
+    flags = {"audit-policy-file": f"{FILES}/audit.yaml", "audit-log-path": f"{AUDIT_LOGS}/audit.log"}
+    return ApiServer(flags, {"audit.yaml": audit.policy(username(AUDITED))})
+
+
+def _pod_security(level: str) -> ApiServer:
+    """Pod Security enforces a level in every namespace but those of the cluster's own parts."""
+    configuration = {
+        "apiVersion": "pod-security.admission.config.k8s.io/v1",
+        "kind": "PodSecurityConfiguration",
+        "defaults": {"enforce": level, "enforce-version": "latest"},
+        "exemptions": {"namespaces": ["kube-system", "local-path-storage"]},
+    }
+    admission = {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AdmissionConfiguration",
+        "plugins": [{"name": "PodSecurity", "configuration": configuration}],
+    }
+    return ApiServer({"admission-control-config-file": f"{FILES}/admission.yaml"}, {"admission.yaml": admission})
+
+
+# --- the rows
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("admin", "one control plane, two workers, cluster-admin: nothing of the cluster's own changes", act=_admin),
+        Row(
+            "agreed",
+            f"the same with {AGREED}: everything is given back, also after SIGKILL",
+            Expected(not_observed=BARE),
+            act=_agreed,
+        ),
+        Row(
+            "one-node",
+            "the control plane alone: what takes two nodes is not observed",
+            Expected(
+                not_observed=(*PLAIN.not_observed, "need multi-node"),
+                not_observed_because="multi-node|one node|only node|another node|other node",
+                at_least=80,
+            ),
+            workers=0,
+        ),
+        Row(
+            "no-storageclass",
+            "no StorageClass",
+            Expected(not_observed=(*PLAIN.not_observed, "need storage")),
+            prepare=_no_storageclass,
+        ),
+        Row(
+            "no-coredns",
+            "no DNS, which Kubernetes promises",
+            Expected(code=1, not_observed=PLAIN.not_observed),
+            prepare=_no_coredns,
+        ),
+        Row("no-ingress", "no Ingress controller"),
+        Row(
+            "foreign-ingress",
+            "an Ingress controller under other names, and a provider of load balancers: both topics hold through them",
+            Expected(not_observed=("need no-load-balancer", *NOT_AGREED)),
+            prepare=_foreign_ingress,
+        ),
+        Row(
+            "notready",
+            "one more worker, whose kubelet is stopped",
+            workers=3,
+            prepare=_notready,
+            act=_bad_node_named_once,
+        ),
+        Row(
+            "tainted",
+            "one more worker, with a taint of its owner's",
+            workers=3,
+            prepare=_tainted,
+            act=_bad_node_named_once,
+        ),
+        Row(
+            "limited",
+            "a ServiceAccount that may do what the ClusterRole admin may, make and delete namespaces, and see no nodes",
+            Expected(not_observed=PLAIN.not_observed, not_observed_because=r"\bright\b", at_least=50),
+            act=_limited,
+        ),
+        Row("baseline", "Pod Security enforces baseline in every namespace", server=_pod_security("baseline")),
+        Row(
+            "restricted",
+            "Pod Security enforces restricted in every namespace",
+            Expected(not_observed=PLAIN.not_observed, not_observed_because="[Rr]efused by Pod Security", at_least=40),
+            server=_pod_security("restricted"),
+        ),
+        Row("rbac", "the rights of a run are those that --print-rbac prints", server=_audited(), act=_rbac(False)),
+        Row(
+            "rbac-agreed",
+            f"the rights of a run with {AGREED} are those that --print-rbac prints",
+            Expected(not_observed=BARE),
+            server=_audited(),
+            act=_rbac(True),
+        ),
+    )
+}
