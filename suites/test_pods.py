@@ -1,20 +1,22 @@
-"""Pods: what they are written as, what their containers share, where they run, and how they end."""
+"""Pods: their manifests, what their containers share, where they run, and how they end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from ipaddress import ip_address, ip_network
 
 import pytest
+from kubernetes.utils.quantity import parse_quantity
 
 from fixtures.api import API_VERSIONS, ApiRefusal, refused
 from fixtures.clients import Inside, Outside
+from fixtures.counting import exactly
 from fixtures.fields import Fields
-from fixtures.kube import APPLY, Kube
+from fixtures.kube import APPLY, Changes, Kube
 from fixtures.kubectl import Kubectl
 from fixtures.manifests import Manifest, load, load_all, names
-from fixtures.nodes import internal_ip
+from fixtures.nodes import internal_ip, is_control_plane
 from fixtures.patience import patience
 from fixtures.waiting import eventually, throughout
 
@@ -22,7 +24,7 @@ TWO_CONTAINERS = "my-nginx-ubuntu-pod"
 
 Kinds = dict[str, tuple[str, str | None, bool]]
 
-#: What `kubectl api-resources` lists of each kind that the suites use: apiVersion, short name, and whether it is namespaced.
+#: What `kubectl api-resources` shows of each kind that the suites use: apiVersion, short name, and whether it is namespaced.
 KINDS: Kinds = {
     "ConfigMap": ("v1", "cm", True),
     "Endpoints": ("v1", "ep", True),
@@ -56,19 +58,19 @@ KINDS: Kinds = {
     "StorageClass": ("storage.k8s.io/v1", "sc", False),
 }
 
-# --- what a Pod is written as
+# --- what the API server accepts
 
 
 @pytest.fixture
 def kinds() -> Kinds:
-    """The table above; it must hold every kind that the suites use."""
+    """The table above. It must have every kind that the suites use."""
     assert API_VERSIONS.keys() <= KINDS.keys(), "the suites use kinds that are not in the table"
     return KINDS
 
 
 @pytest.mark.behavior("objects/everything-is-an-object")
 def test_the_api_lists_every_kind_of_object(kube: Kube, kinds: Kinds) -> None:
-    """Pods, Services, accounts and nodes alike are kinds of objects, and the API itself lists them all."""
+    """Pods, Services, accounts and nodes are all objects, and the API itself lists their kinds."""
     listed = {}
     for kind in kinds:
         resource = kube.api.resource(kind)
@@ -79,35 +81,35 @@ def test_the_api_lists_every_kind_of_object(kube: Kube, kinds: Kinds) -> None:
 
 
 @pytest.mark.behavior("objects/everything-is-an-object")
-def test_all_kept_objects_know_the_same_verbs(kube: Kube, kinds: Kinds) -> None:
-    """Whatever the cluster keeps is read, watched and changed alike; a review is only answered, and so only created."""
-    kept = {"create", "delete", "get", "list", "patch", "update", "watch"}
-    only_answered = {"SelfSubjectAccessReview"}
+def test_all_stored_objects_have_the_same_verbs(kube: Kube, kinds: Kinds) -> None:
+    """Every object that the cluster stores is read, watched and changed in the same way. A review is not stored: create only."""
+    same_for_all = {"create", "delete", "get", "list", "patch", "update", "watch"}
+    not_stored = {"SelfSubjectAccessReview"}
 
     verbs = {kind: set(kube.api.resource(kind).verbs) for kind in kinds}
 
-    assert {kind for kind in kinds if not kept <= verbs[kind]} == only_answered
-    assert [verbs[kind] for kind in only_answered] == [{"create"}]
+    assert {kind for kind in kinds if not same_for_all <= verbs[kind]} == not_stored
+    assert [verbs[kind] for kind in not_stored] == [{"create"}]
 
 
 @pytest.fixture
-def exhibits() -> list[str]:
-    """Every file under manifests/, but for those that are wrong on purpose."""
+def right_manifests() -> list[str]:
+    """Every file under manifests/ that is not wrong on purpose."""
     found = [name for name in names() if not name.endswith(".refused.yaml")]
     assert found
     return found
 
 
 @pytest.fixture
-def wrong_exhibits() -> list[str]:
-    """The files under manifests/ that are wrong on purpose: they are named *.refused.yaml."""
+def wrong_manifests() -> list[str]:
+    """The files under manifests/ that are wrong on purpose: their names end in .refused.yaml."""
     found = [name for name in names() if name.endswith(".refused.yaml")]
     assert found
     return found
 
 
 def refusals_of(kube: Kube, files: Iterable[str]) -> dict[str, str]:
-    """What a strict dry run says against each file, by its name. An object that is there already (409) is a valid one."""
+    """What a strict dry run says against each file, by its name. An object that exists already (409) is a valid one."""
     refusals = {}
     for name in files:
         for document in load_all(name):
@@ -120,51 +122,75 @@ def refusals_of(kube: Kube, files: Iterable[str]) -> dict[str, str]:
 
 
 @pytest.mark.behavior("objects/yaml-for-every-kind")
-def test_every_manifest_here_passes_a_strict_dry_run(kube: Kube, exhibits: list[str]) -> None:
-    """Nearly every kind of object can be written as YAML, and the API server can judge a file without storing anything."""
-    assert refusals_of(kube, exhibits) == {}
+def test_every_manifest_here_passes_a_strict_dry_run(kube: Kube, right_manifests: list[str]) -> None:
+    """Almost every kind of object can be written as YAML. With a dry run the API server checks a file and stores nothing."""
+    assert refusals_of(kube, right_manifests) == {}
 
 
 @pytest.mark.behavior("objects/yaml-for-every-kind")
-def test_every_manifest_wrong_on_purpose_is_refused(kube: Kube, wrong_exhibits: list[str]) -> None:
-    """A strict dry run tells right from wrong: none of the files named *.refused.yaml passes it."""
-    assert sorted(refusals_of(kube, wrong_exhibits)) == wrong_exhibits
+def test_every_manifest_wrong_on_purpose_is_refused(kube: Kube, wrong_manifests: list[str]) -> None:
+    """A strict dry run tells right from wrong: it refuses every file whose name ends in .refused.yaml."""
+    assert sorted(refusals_of(kube, wrong_manifests)) == wrong_manifests
+
+
+@pytest.mark.behavior("objects/yaml-for-every-kind")
+def test_kubectl_makes_several_objects_from_one_file(kube: Kube, kubectl: Kubectl) -> None:
+    """One file can describe several objects of different kinds, and one `kubectl create -f` makes them all."""
+    made = kubectl("create", "-f", "-", "-o", "name", stdin="pods/several-kinds.yaml")
+
+    assert made.stdout.split() == ["configmap/several", "service/several", "replicaset.apps/several"]
+    assert [kube.exists(kind, "several") for kind in ("ConfigMap", "Service", "ReplicaSet")] == [True, True, True]
+
+
+@pytest.fixture
+def nginx_manifest(kubectl: Kubectl) -> Manifest:
+    """The manifest of the document's nginx Pod; kubectl and the API server accept it as it is."""
+    manifest = load("pods/nginx-pod.yaml")
+    accepted = kubectl("create", "--dry-run=server", "-f", "-", stdin=manifest)
+    assert accepted.code == 0, accepted.stderr
+    return manifest
 
 
 @pytest.mark.behavior("core-concepts/four-required-fields")
-@pytest.mark.parametrize("field", ["apiVersion", "kind"])
-def test_a_manifest_must_say_of_what_type_it_is(kube: Kube, field: str) -> None:
-    """An object's type is its apiVersion and kind together: a manifest that lacks one of them cannot be applied."""
-    whole = load("pods/nginx-pod.yaml")
-    path = kube.api.resource("Pod").path(namespace=kube.namespace, name="my-nginx-pod")
-    kube.api.call("PATCH", path, whole, {"fieldManager": "kubehave", "dryRun": "All"}, APPLY)
+@pytest.mark.parametrize(
+    ("field", "named"),
+    [("apiVersion", "apiversion"), ("kind", "kind"), ("metadata", "metadata.name"), ("spec", "spec.containers")],
+)
+def test_kubectl_create_names_the_field_that_is_missing(
+    kube: Kube, kubectl: Kubectl, nginx_manifest: Manifest, field: str, named: str
+) -> None:
+    """A manifest has apiVersion, kind, metadata and spec. Without one of them nothing is made, and the error names it.
 
-    del whole[field]
-    with refused(400):
-        kube.api.call("PATCH", path, whole, {"fieldManager": "kubehave"}, APPLY)
+    Without metadata the name is missing, and without the spec of a Pod its containers are.
+    """
+    del nginx_manifest[field]
 
+    refusal = kubectl("create", "-f", "-", stdin=nginx_manifest)
+
+    assert refusal.code == 1
+    assert named in refusal.stderr.lower()
     assert kube.list("Pod") == []
 
 
 @pytest.mark.behavior("core-concepts/four-required-fields")
-@pytest.mark.parametrize(("field", "lacking"), [("metadata", "metadata.name"), ("spec", "spec.containers")])
-def test_a_manifest_must_have_metadata_and_spec(kube: Kube, field: str, lacking: str) -> None:
-    """The name is in metadata, what the object is to be in spec: the refusal names the field that is missed in them."""
-    whole = load("pods/nginx-pod.yaml")
-    kube.create(whole, dryRun="All")
+@pytest.mark.parametrize("field", ["apiVersion", "kind"])
+def test_the_api_server_refuses_a_manifest_without_its_type(kube: Kube, field: str) -> None:
+    """An object's type is its apiVersion and its kind. kubectl asks for both, and so does the API server itself."""
+    manifest = load("pods/nginx-pod.yaml")
+    path = kube.api.resource("Pod").path(namespace=kube.namespace, name="my-nginx-pod")
+    kube.api.call("PATCH", path, manifest, {"fieldManager": "kubehave", "dryRun": "All"}, APPLY)
 
-    del whole[field]
-    with refused(422) as refusals:
-        kube.create(whole)
+    del manifest[field]
+    with refused(400):
+        kube.api.call("PATCH", path, manifest, {"fieldManager": "kubehave"}, APPLY)
 
-    assert refusals[0].fields == [lacking]
     assert kube.list("Pod") == []
 
 
 @pytest.mark.behavior("core-concepts/metadata-is-typed-labels-are-free")
 def test_metadata_takes_only_the_fields_of_the_api(kube: Kube) -> None:
-    """A field of one's own has no place in metadata: strict validation refuses it and names it."""
-    manifest = load("pods/labelled-pod.yaml")
+    """An object's metadata has only the fields that the API defines. Strict validation refuses any other and names it."""
+    manifest = load("pods/labeled-pod.yaml")
     kube.create(manifest, dryRun="All")
 
     manifest["metadata"]["owner"] = "me"
@@ -176,33 +202,33 @@ def test_metadata_takes_only_the_fields_of_the_api(kube: Kube) -> None:
 
 
 @pytest.mark.behavior("core-concepts/metadata-is-typed-labels-are-free")
-def test_labels_are_kept_as_they_are_given(kube: Kube) -> None:
-    """Keys and values of labels are the user's own: the API stores what it is given, and finds the object by it."""
-    given = load("pods/labelled-pod.yaml")["metadata"]["labels"]
+def test_labels_are_stored_as_they_are_given(kube: Kube) -> None:
+    """The user chooses the keys and values of labels. The API stores them unchanged and finds the object by them."""
+    given = load("pods/labeled-pod.yaml")["metadata"]["labels"]
 
-    kube.create("pods/labelled-pod.yaml")
+    kube.create("pods/labeled-pod.yaml")
 
-    (found,) = kube.list("Pod", **given)
+    (found,) = exactly(1, kube.list("Pod", **given))
     assert found.metadata.labels == given
 
 
 @pytest.mark.behavior("core-concepts/metadata-is-typed-labels-are-free")
 @pytest.mark.parametrize(
-    ("too_much", "just_right"),
+    ("invalid", "valid"),
     [
         pytest.param({"a key": ""}, {"a-key": ""}, id="a space in the key"),
         pytest.param({"k" * 64: ""}, {"k" * 63: ""}, id="64 characters in the key"),
         pytest.param({"key": "v" * 64}, {"key": "v" * 63}, id="64 characters in the value"),
-        pytest.param({"key": "-value"}, {"key": "v-alue"}, id="a dash begins the value"),
+        pytest.param({"key": "-value"}, {"key": "v-alue"}, id="a dash at the start of the value"),
     ],
 )
-def test_labels_have_a_syntax(kube: Kube, too_much: dict[str, str], just_right: dict[str, str]) -> None:
-    """Free does not mean formless: at most 63 letters, digits, dashes, dots or underscores, a letter or digit at each end."""
-    manifest = load("pods/labelled-pod.yaml")
-    manifest["metadata"]["labels"] = just_right
+def test_labels_have_a_syntax(kube: Kube, invalid: dict[str, str], valid: dict[str, str]) -> None:
+    """A label's key and value: at most 63 letters, digits, dashes, dots or underscores, with a letter or digit at each end."""
+    manifest = load("pods/labeled-pod.yaml")
+    manifest["metadata"]["labels"] = valid
     kube.create(manifest, dryRun="All")
 
-    manifest["metadata"]["labels"] = too_much
+    manifest["metadata"]["labels"] = invalid
     with refused(422) as refusals:
         kube.create(manifest)
 
@@ -211,57 +237,55 @@ def test_labels_have_a_syntax(kube: Kube, too_much: dict[str, str], just_right: 
 
 
 @pytest.fixture
-def misspelt() -> Manifest:
-    """The document's Service, with externalTrafficPilicy where it means externalTrafficPolicy."""
+def misspelled() -> Manifest:
+    """The document's Service, with externalTrafficPilicy in place of externalTrafficPolicy."""
     manifest = load("pods/svc-local-nodeport.refused.yaml")
     assert "externalTrafficPilicy" in manifest["spec"]
     return manifest
 
 
 @pytest.mark.behavior("objects/misspelt-field-is-caught")
-def test_strict_validation_names_the_misspelt_field(kube: Kube, misspelt: Manifest) -> None:
-    """The document's manifest does not do what the document says; strict validation says so before anything is made."""
+def test_strict_validation_names_the_misspelled_field(kube: Kube, misspelled: Manifest) -> None:
+    """With strict validation the API server refuses the document's manifest, names the misspelled field, and makes nothing."""
     with refused(400) as refusals:
-        kube.create(misspelt, fieldValidation="Strict")
+        kube.create(misspelled, fieldValidation="Strict")
 
     assert '"spec.externalTrafficPilicy"' in refusals[0].message
     assert kube.list("Service") == []
 
 
 @pytest.mark.behavior("objects/misspelt-field-is-caught")
-def test_a_warning_names_the_misspelt_field_and_refuses_nothing(kube: Kube, misspelt: Manifest) -> None:
-    """Where validation only warns, the field is dropped too; a `Warning` header beside the answer says which one."""
-    service = kube.create(misspelt, fieldValidation="Warn")
+def test_a_warning_names_the_misspelled_field_and_refuses_nothing(kube: Kube, misspelled: Manifest) -> None:
+    """With validation that only warns, the object is made without the field, and a `Warning` header names the field."""
+    service = kube.create(misspelled, fieldValidation="Warn")
 
     assert ['"spec.externalTrafficPilicy"' in warning for warning in kube.api.warnings] == [True]
     assert service.spec.externalTrafficPolicy == "Cluster"
 
 
 @pytest.mark.behavior("objects/misspelt-field-is-caught")
-def test_without_validation_the_misspelt_field_is_dropped(kube: Kube, misspelt: Manifest) -> None:
-    """Unchecked, the field is lost in silence and the policy is the default, Cluster; spelt right, it is Local."""
+def test_without_validation_the_misspelled_field_is_dropped(kube: Kube, misspelled: Manifest) -> None:
+    """Without validation the field is dropped silently, and the policy is the default, Cluster. Spelled right, it is Local."""
     corrected = load("pods/svc-local-nodeport.refused.yaml")
     corrected["spec"]["externalTrafficPolicy"] = corrected["spec"].pop("externalTrafficPilicy")
     policy = kube.create(corrected, dryRun="All").spec.externalTrafficPolicy
-    assert policy == "Local", f"spelt right, the policy is {policy}"
+    assert policy == "Local", f"spelled right, the policy is {policy}"
 
-    kube.create(misspelt, fieldValidation="Ignore")
+    kube.create(misspelled, fieldValidation="Ignore")
 
     assert kube.api.warnings == []
     assert kube.get("Service", "svc-local-nodeport").spec.externalTrafficPolicy == "Cluster"
 
 
-# --- a Pod that runs, and who reaches it
+# --- a Pod that runs, and who can reach it
 
 
 @pytest.mark.behavior("objects/pod-from-yaml", "controllers/pod-phases")
-def test_the_nginx_manifest_makes_a_running_pod_on_a_worker(kube: Kube, workers: list[Fields]) -> None:
-    """From a dozen lines of YAML comes a container that runs, on one of the nodes that take work."""
+def test_the_nginx_manifest_makes_a_running_pod(kube: Kube) -> None:
+    """A dozen lines of YAML make a Pod whose container runs: its phase is Running, and it is Ready."""
     kube.create("pods/nginx-pod.yaml")
 
-    pod = kube.ready_pod("my-nginx-pod")
-    assert pod.status.phase == "Running"
-    assert pod.spec.nodeName in [worker.metadata.name for worker in workers]
+    assert kube.ready_pod("my-nginx-pod").status.phase == "Running"
 
 
 @pytest.fixture
@@ -272,12 +296,29 @@ def nginx_pod(kube: Kube) -> Fields:
 
 
 @pytest.fixture
-def ranges(nodes: list[Fields], inside: Inside) -> dict[str, list[str]]:
-    """The Pod addresses that each node was given to hand out. Skips where the network plugin keeps books of its own."""
-    given = {node.metadata.name: node.spec.podCIDRs for node in nodes}
-    if not any(is_in(given[node], inside.pod_ip(node)) for node in inside.nodes):
-        pytest.skip("this cluster's network plugin does not hand out Pod addresses from Node.spec.podCIDRs")
-    return given
+def nodes_by_role(nodes: list[Fields]) -> dict[str, str]:
+    """The role of each node. Skips where every node is a control-plane node."""
+    roles = {node.metadata.name: "control-plane" if is_control_plane(node) else "worker" for node in nodes}
+    if "worker" not in roles.values():
+        pytest.skip("every node of this cluster has the role control-plane; add a worker node")
+    return roles
+
+
+@pytest.mark.behavior("objects/pod-from-yaml")
+def test_a_pod_runs_on_a_worker(nodes_by_role: dict[str, str], nginx_pod: Fields) -> None:
+    """A Pod that asks for no special node runs on a worker: nodes with the role control-plane do not take it."""
+    node = nginx_pod.spec.nodeName
+
+    assert nodes_by_role[node] == "worker", f"the Pod runs on {node}, which has the role {nodes_by_role[node]}"
+
+
+@pytest.fixture
+def pod_ranges(nodes: list[Fields], inside: Inside) -> dict[str, list[str]]:
+    """The range of Pod IPs that belongs to each node. Skips where the network plugin does not use Node.spec.podCIDRs."""
+    ranges = {node.metadata.name: node.spec.podCIDRs for node in nodes}
+    if not any(is_in(ranges[node], inside.pod_ip(node)) for node in inside.nodes):
+        pytest.skip("this cluster's network plugin does not take Pod IPs from Node.spec.podCIDRs; use one that does")
+    return ranges
 
 
 def is_in(blocks: Iterable[str], address: str) -> bool:
@@ -286,16 +327,16 @@ def is_in(blocks: Iterable[str], address: str) -> bool:
 
 
 @pytest.mark.behavior("objects/pod-from-yaml")
-def test_the_pods_ip_is_of_its_nodes_range(nginx_pod: Fields, ranges: dict[str, list[str]]) -> None:
-    """A Pod's IP is one of the cluster network, from the part of it that belongs to the Pod's node."""
-    nodes = [node for node, blocks in ranges.items() if is_in(blocks, nginx_pod.status.podIP)]
+def test_a_pods_ip_is_in_the_range_of_its_node(pod_ranges: dict[str, list[str]], nginx_pod: Fields) -> None:
+    """Each node has its own part of the cluster network, and a Pod's IP comes from the part of the Pod's node."""
+    nodes = [node for node, blocks in pod_ranges.items() if is_in(blocks, nginx_pod.status.podIP)]
 
     assert nodes == [nginx_pod.spec.nodeName]
 
 
 @pytest.mark.behavior("objects/pod-ip-serves-inside-only")
-def test_the_pods_ip_serves_and_no_node_opens_its_port(nginx_pod: Fields, nodes: list[Fields], inside: Inside) -> None:
-    """The Pod's IP serves on every node of the cluster, but containerPort opens nothing on the nodes themselves."""
+def test_a_pod_serves_on_its_own_ip_and_on_no_nodes(nginx_pod: Fields, nodes: list[Fields], inside: Inside) -> None:
+    """A Pod's IP is reachable from every node of the cluster. containerPort opens no port on the nodes themselves."""
     by_pod_ip = f"http://{nginx_pod.status.podIP}"
     for look in eventually(within=patience.server_listens):
         with look:
@@ -308,26 +349,33 @@ def test_the_pods_ip_serves_and_no_node_opens_its_port(nginx_pod: Fields, nodes:
 
 @pytest.fixture
 def node_port(kube: Kube, nginx_pod: Fields, workers: list[Fields]) -> str:
-    """The URL of a node's port that leads to the nginx Pod."""
+    """The URL of a node port that leads to the nginx Pod."""
     service = kube.create("pods/nginx-nodeport.yaml")
     assert service.spec.selector.items() <= nginx_pod.metadata.labels.items()
-    return f"http://{internal_ip(workers[0])}:{service.spec.ports[0].nodePort}"
+    (port,) = exactly(1, service.spec.ports)
+    return f"http://{internal_ip(workers[0])}:{port.nodePort}"
 
 
 @pytest.mark.behavior("objects/pod-ip-serves-inside-only")
-def test_from_outside_no_way_leads_to_the_pods_ip(nginx_pod: Fields, node_port: str, outside: Outside) -> None:
-    """Outside the cluster the Pod's IP is nobody's address; the same Pod is reached through a Service's node port."""
+def test_a_pods_ip_is_unreachable_from_outside(nginx_pod: Fields, node_port: str, outside: Outside) -> None:
+    """Outside the cluster nobody answers at a Pod's IP. The same Pod is reachable through a Service's node port."""
     for look in eventually(within=patience.service_rules):
         with look:
             assert outside.get(node_port).status == 200
 
-    assert outside.get(f"http://{nginx_pod.status.podIP}").status is None
+    with outside.on_link(nginx_pod.status.podIP):
+        by_pod_ip = outside.get(f"http://{nginx_pod.status.podIP}")
+
+    assert by_pod_ip.unanswered, (
+        f"a node answers for the Pod's IP on the nodes' network: {by_pod_ip.status or by_pod_ip.error} "
+        "(because it proxies ARP; for ClusterIPs, kube-proxy in ipvs mode does so without strictARP)"
+    )
     assert outside.get(node_port).status == 200
 
 
 @pytest.fixture
 def pod_without_container_port(kube: Kube) -> Fields:
-    """The nginx Pod, Ready, that does not say what port it serves on."""
+    """The nginx Pod without containerPort, Ready."""
     manifest = load("pods/nginx-pod.yaml")
     del manifest["spec"]["containers"][0]["ports"]
     kube.create(manifest)
@@ -336,26 +384,26 @@ def pod_without_container_port(kube: Kube) -> Fields:
 
 @pytest.mark.behavior("objects/pod-without-containerport-still-serves")
 def test_a_pod_without_containerport_serves_all_the_same(pod_without_container_port: Fields, inside: Inside) -> None:
-    """What containerPort says is for readers only; whether a port answers is up to the program in the container."""
+    """The field containerPort only informs the reader. The program in the container decides which ports answer."""
     for look in eventually(within=patience.server_listens):
         with look:
             assert inside.get(f"http://{pod_without_container_port.status.podIP}").status == 200
-    assert pod_without_container_port.spec.containers[0].ports == []
+    assert [container.ports for container in pod_without_container_port.spec.containers] == [[]]
 
 
 @pytest.mark.behavior("objects/exec-into-a-pod")
-def test_exec_brings_back_output_errors_and_exit_status(kube: Kube, nginx_pod: Fields) -> None:
-    """A command that exec runs is in the Pod (the host name is the Pod's), and its failure comes back with its number."""
+def test_exec_returns_output_errors_and_exit_code(kube: Kube, nginx_pod: Fields) -> None:
+    """A command that exec runs is inside the Pod: the hostname is the Pod's. A failing command's exit code comes back too."""
     hostname = kube.exec(nginx_pod.metadata.name, "hostname")
-    failing = kube.exec(nginx_pod.metadata.name, "sh", "-c", "echo in vain >&2; exit 3")
+    failing = kube.exec(nginx_pod.metadata.name, "sh", "-c", "echo it failed >&2; exit 3")
 
     assert (hostname.code, hostname.stdout, hostname.stderr) == (0, "my-nginx-pod\n", "")
-    assert (failing.code, failing.stdout, failing.stderr) == (3, "", "in vain\n")
+    assert (failing.code, failing.stdout, failing.stderr) == (3, "", "it failed\n")
 
 
 @pytest.mark.behavior("objects/logs-of-a-pod")
 def test_logs_show_what_the_pod_wrote(kube: Kube, nginx_pod: Fields, inside: Inside) -> None:
-    """A Pod's log is what its container writes to standard output: here nginx, a line for each request."""
+    """A Pod's log is what its container writes to standard output. nginx writes one line for each request."""
     path = f"/{kube.namespace}"
     assert path not in kube.logs(nginx_pod.metadata.name)
 
@@ -371,43 +419,59 @@ def test_logs_show_what_the_pod_wrote(kube: Kube, nginx_pod: Fields, inside: Ins
 # --- what the containers of a Pod share
 
 
-@pytest.fixture
-def nginx_ubuntu_pod(kube: Kube) -> Fields:
-    """The document's Pod of two containers, Ready."""
-    kube.create("pods/nginx-ubuntu-pod.yaml")
-    return kube.ready_pod(TWO_CONTAINERS)
-
-
 @pytest.mark.behavior("objects/two-container-pod")
 def test_both_containers_of_a_pod_run(kube: Kube) -> None:
-    """READY 2/2: one Pod, two containers, each with a program of its own that exec -c reaches by the container's name."""
+    """READY 2/2: one Pod has two containers, and each runs its own program. exec reaches each one by its name."""
     kube.create("pods/nginx-ubuntu-pod.yaml")
 
     for look in eventually(within=patience.pod_starts):
         with look:
             ready = {status.name: status.ready for status in kube.get("Pod", TWO_CONTAINERS).status.containerStatuses}
             assert ready == {"nginx-container": True, "ubuntu-container": True}
-    programs = {name: kube.exec(TWO_CONTAINERS, "cat", "/proc/1/comm", container=name).stdout for name in ready}
-    assert programs == {"nginx-container": "nginx\n", "ubuntu-container": "tail\n"}
+    for look in eventually(within=patience.server_listens):
+        with look:
+            programs = {name: kube.exec(TWO_CONTAINERS, *PROGRAM, container=name).stdout for name in ready}
+            assert programs == {"nginx-container": "nginx\n", "ubuntu-container": "tail\n"}
+
+
+#: Prints the name of a container's first process. In nginx's container it is a shell script until nginx takes its place.
+PROGRAM = ("cat", "/proc/1/comm")
+
+
+@pytest.fixture
+def nginx_ubuntu_pod(kube: Kube) -> Fields:
+    """The document's Pod of two containers, Ready; nginx's start scripts have ended."""
+    kube.create("pods/nginx-ubuntu-pod.yaml")
+    pod = kube.ready_pod(TWO_CONTAINERS)
+    for look in eventually(within=patience.server_listens):
+        with look:
+            assert kube.exec(TWO_CONTAINERS, *PROGRAM, container="nginx-container").stdout == "nginx\n"
+    return pod
 
 
 @pytest.mark.behavior("objects/two-container-pod")
-def test_without_a_name_kubectl_chooses_the_container(kube: Kube, kubectl: Kubectl, nginx_ubuntu_pod: Fields) -> None:
-    """To the API a container must be named; without -c kubectl names the first one, or the one annotated as default."""
-    name, program = nginx_ubuntu_pod.metadata.name, ("cat", "/proc/1/comm")
-    with refused(400):
-        kube.exec(name, *program)
-    assert kubectl("exec", name, "--", *program).stdout == "nginx\n"
+@pytest.mark.usefixtures("nginx_ubuntu_pod")
+def test_kubectl_exec_has_a_default_container(kube: Kube, kubectl: Kubectl) -> None:
+    """`kubectl exec -c` names the container. Without -c it is the first one, or the one that an annotation names."""
+
+    def program(*container: str) -> str:
+        return kubectl("exec", TWO_CONTAINERS, *container, "--", *PROGRAM).stdout
+
+    with refused(400):  # the API has no default
+        kube.exec(TWO_CONTAINERS, *PROGRAM)
+    assert program("-c", "ubuntu-container") == "tail\n"
+    assert program() == "nginx\n"
 
     default = {"kubectl.kubernetes.io/default-container": "ubuntu-container"}
-    kube.patch("Pod", name, {"metadata": {"annotations": default}})
+    kube.patch("Pod", TWO_CONTAINERS, {"metadata": {"annotations": default}})
 
-    assert kubectl("exec", name, "--", *program).stdout == "tail\n"
+    assert program("-c", "nginx-container") == "nginx\n"
+    assert program() == "tail\n"
 
 
 @pytest.mark.behavior("objects/localhost-is-shared")
-def test_localhost_is_the_whole_pods(kube: Kube, nginx_ubuntu_pod: Fields, inside: Inside) -> None:
-    """The container without a server gets nginx's page from localhost: a Pod's containers have one localhost."""
+def test_containers_of_a_pod_share_localhost(kube: Kube, nginx_ubuntu_pod: Fields, inside: Inside) -> None:
+    """The ubuntu container runs no server and still gets nginx's page from localhost, because localhost is the Pod's."""
     for look in eventually(within=patience.server_listens):
         with look:
             page = inside.get(f"http://{nginx_ubuntu_pod.status.podIP}")
@@ -416,16 +480,17 @@ def test_localhost_is_the_whole_pods(kube: Kube, nginx_ubuntu_pod: Fields, insid
     from_localhost = kube.exec(TWO_CONTAINERS, "wget", "-qO-", "http://localhost", container="ubuntu-container")
 
     assert from_localhost.stdout.strip() == page.body.strip()
-    assert "nginx" in programs_in(kube, "nginx-container")
-    assert "nginx" not in programs_in(kube, "ubuntu-container")
+    assert programs_in(kube, "nginx-container") == {"nginx"}
+    assert programs_in(kube, "ubuntu-container") == {"tail"}
 
 
-def programs_in(kube: Kube, container: str) -> list[str]:
-    """The names of the processes that a container sees."""
-    return kube.exec(TWO_CONTAINERS, "sh", "-c", "cat /proc/[0-9]*/comm", container=container).stdout.split()
+def programs_in(kube: Kube, container: str) -> set[str]:
+    """The names of all processes that a container sees, without the two that list them."""
+    listed = kube.exec(TWO_CONTAINERS, "sh", "-c", "cat /proc/[0-9]*/comm", container=container)
+    return set(listed.stdout.split()) - {"sh", "cat"}
 
 
-#: Prints the Linux namespaces that a process is in, a line each ("net:[4026532281]").
+#: Prints the Linux namespaces that a process is in, one on each line ("net:[4026532281]").
 LINUX_NAMESPACES = ("sh", "-c", "for kind in net ipc uts mnt pid; do readlink /proc/self/ns/$kind; done")
 
 
@@ -437,8 +502,8 @@ def shared_namespaces(kube: Kube) -> set[str]:
 
 
 @pytest.mark.behavior("objects/linux-namespaces-are-shared", "nginx-walkthrough/pods-share-storage-and-network")
-def test_containers_share_network_ipc_and_host_name(kube: Kube, nginx_ubuntu_pod: Fields, inside: Inside) -> None:
-    """Network, IPC and host name are one for all of a Pod's containers, file systems and processes are each one's own."""
+def test_containers_share_network_ipc_and_hostname(kube: Kube, nginx_ubuntu_pod: Fields, inside: Inside) -> None:
+    """All containers of a Pod share its network, IPC and hostname. Each container has its own file system and processes."""
     assert shared_namespaces(kube) == {"net", "ipc", "uts"}
 
     of_nginx = kube.exec(TWO_CONTAINERS, *LINUX_NAMESPACES, container="nginx-container").stdout.split()
@@ -448,8 +513,8 @@ def test_containers_share_network_ipc_and_host_name(kube: Kube, nginx_ubuntu_pod
 
 
 @pytest.fixture
-def pod_of_one_process_list(kube: Kube) -> Fields:
-    """The same Pod, Ready, with shareProcessNamespace."""
+def pod_with_shared_processes(kube: Kube) -> Fields:
+    """The same Pod with shareProcessNamespace, Ready."""
     manifest = load("pods/nginx-ubuntu-pod.yaml")
     manifest["spec"]["shareProcessNamespace"] = True
     kube.create(manifest)
@@ -457,16 +522,18 @@ def pod_of_one_process_list(kube: Kube) -> Fields:
 
 
 @pytest.mark.behavior("objects/linux-namespaces-are-shared")
-@pytest.mark.usefixtures("pod_of_one_process_list")
-def test_containers_share_their_processes_if_the_pod_says_so(kube: Kube) -> None:
-    """With shareProcessNamespace a Pod's containers see each other's processes too; the file systems stay apart even so."""
+@pytest.mark.usefixtures("pod_with_shared_processes")
+def test_containers_share_processes_with_shareprocessnamespace(kube: Kube) -> None:
+    """With shareProcessNamespace the containers of a Pod see each other's processes. Their file systems stay separate."""
     assert shared_namespaces(kube) == {"net", "ipc", "uts", "pid"}
-    assert "nginx" in programs_in(kube, "ubuntu-container")
+    for look in eventually(within=patience.server_listens):
+        with look:
+            assert "nginx" in programs_in(kube, "ubuntu-container")
 
 
 @pytest.fixture
 def storage_pod(kube: Kube) -> Fields:
-    """An application and its helper over one volume, Ready."""
+    """A Pod of an application and its helper, which share a volume, Ready."""
     kube.create("pods/shared-storage-pod.yaml")
     return kube.ready_pod("shared-storage")
 
@@ -475,7 +542,7 @@ def storage_pod(kube: Kube) -> Fields:
     "core-concepts/containers-of-a-pod-share-localhost-and-storage", "nginx-walkthrough/pods-share-storage-and-network"
 )
 def test_the_helper_reads_the_applications_file_and_port(kube: Kube, storage_pod: Fields) -> None:
-    """A volume is shared by the containers that mount it, a port by all of the Pod; any other file is the container's own."""
+    """Containers that mount a volume share its files, and all containers share the ports. Other files are not shared."""
 
     def helper(*command: str) -> tuple[int, str]:
         output = kube.exec(storage_pod.metadata.name, *command, container="helper")
@@ -492,6 +559,44 @@ def test_the_helper_reads_the_applications_file_and_port(kube: Kube, storage_pod
 
 
 @pytest.fixture
+def over_half_of_a_node(kube: Kube, nodes: list[Fields]) -> dict[str, str]:
+    """Just over half of the memory of the largest node; some node has room for one container that requests it."""
+    largest = max(parse_quantity(node.status.allocatable["memory"]) for node in nodes)
+    requests = {"memory": str(int(largest / 2) + 1)}
+    kube.create(sidecar_pod("main-alone", requests, containers=1))
+    pods_with_a_node(kube)
+    kube.delete("Pod", "main-alone")
+    for look in eventually(within=patience.pod_goes):
+        with look:
+            assert not kube.exists("Pod", "main-alone")
+    return requests
+
+
+def sidecar_pod(name: str, requests: dict[str, str], containers: int) -> Manifest:
+    """The manifest of the Pod with the sidecar under another name; each of its first containers requests this, others go."""
+    manifest = load("pods/sidecar-pod.yaml")
+    manifest["metadata"]["name"] = name
+    del manifest["spec"]["containers"][containers:]
+    for container in manifest["spec"]["containers"]:
+        container["resources"] = {"requests": requests}
+    return manifest
+
+
+@pytest.mark.behavior("objects/sidecar-on-the-same-node")
+def test_a_pod_is_scheduled_as_a_whole(kube: Kube, over_half_of_a_node: dict[str, str]) -> None:
+    """A Pod's containers go to one node together. A node that has room for only one of them does not get the Pod."""
+    kube.create(sidecar_pod("main-and-sidecar", over_half_of_a_node, containers=2))
+
+    for look in eventually(within=patience.controller_acts):
+        with look:
+            pod = kube.get("Pod", "main-and-sidecar")
+            assert pod.spec.nodeName is None, (
+                f"{pod.spec.nodeName} has room for one of the two containers, and got both"
+            )
+            assert scheduled(pod) == [("False", "Unschedulable")]
+
+
+@pytest.fixture
 def nginx_with_sidecar(kube: Kube) -> Fields:
     """The Pod of nginx and the sidecar that ships its log, Ready."""
     kube.create("pods/sidecar-pod.yaml")
@@ -500,7 +605,7 @@ def nginx_with_sidecar(kube: Kube) -> Fields:
 
 @pytest.mark.behavior("objects/sidecar-on-the-same-node")
 def test_a_sidecar_ships_the_log_of_its_main_container(kube: Kube, nginx_with_sidecar: Fields, inside: Inside) -> None:
-    """The sidecar runs where its main container runs, always: it reads the log from a volume that only that node has."""
+    """A sidecar runs on the node of its main container. It reads the log from a volume that only this node has."""
     name, path = nginx_with_sidecar.metadata.name, f"/{kube.namespace}"
     for look in eventually(within=patience.server_listens):
         with look:
@@ -513,7 +618,7 @@ def test_a_sidecar_ships_the_log_of_its_main_container(kube: Kube, nginx_with_si
 
 
 @pytest.fixture
-def pod_whose_work_is_done(kube: Kube) -> str:
+def finished_pod(kube: Kube) -> str:
     """The name of a Pod with a native sidecar, whose main container has ended."""
     kube.create("pods/native-sidecar-pod.yaml")
     for look in eventually(within=patience.pod_starts):
@@ -524,38 +629,44 @@ def pod_whose_work_is_done(kube: Kube) -> str:
 
 
 @pytest.mark.behavior("objects/sidecar-on-the-same-node")
-def test_a_native_sidecar_starts_before_and_stops_after(kube: Kube, pod_whose_work_is_done: str) -> None:
-    """An init container that restarts always frames the main one, and does not keep the Pod from ending with it."""
+def test_a_native_sidecar_starts_before_and_stops_after(kube: Kube, finished_pod: str) -> None:
+    """A native sidecar is an init container with restartPolicy Always. When the main container has ended, the Pod ends too."""
     for look in eventually(within=patience.pod_goes):
         with look:
-            assert kube.get("Pod", pod_whose_work_is_done).status.phase == "Succeeded"
-    assert kube.logs(pod_whose_work_is_done, container="sidecar").splitlines() == [
-        "sidecar starts",
-        "main starts",
-        "main stops",
-        "sidecar stops",
-    ]
+            assert kube.get("Pod", finished_pod).status.phase == "Succeeded"
+    for look in eventually(within=patience.log_arrives):
+        with look:
+            assert kube.logs(finished_pod, container="sidecar").splitlines() == [
+                "sidecar starts",
+                "main starts",
+                "main stops",
+                "sidecar stops",
+            ]
 
 
 # --- how a Pod lives and ends
 
 
+def scheduled(pod: Fields) -> list[tuple[str, str | None]]:
+    """The status and reason of the Pod's condition PodScheduled, if it has one."""
+    return [(it.status, it.reason) for it in pod.status.conditions if it.type == "PodScheduled"]
+
+
 @pytest.mark.behavior("controllers/pod-phases")
 def test_a_pod_that_fits_no_node_is_pending(kube: Kube) -> None:
-    """Pending, first case: the scheduler has found no node, and the condition PodScheduled says so."""
+    """Pending, first case: the scheduler has found no node for the Pod, and the condition PodScheduled says so."""
     kube.create("pods/unschedulable-pod.yaml")
 
     for look in eventually(within=patience.controller_acts):
         with look:
             pod = kube.get("Pod", "unschedulable")
-            scheduled = [(it.status, it.reason) for it in pod.status.conditions if it.type == "PodScheduled"]
-            assert scheduled == [("False", "Unschedulable")]
+            assert scheduled(pod) == [("False", "Unschedulable")]
     assert pod.status.phase == "Pending"
     assert pod.spec.nodeName is None
 
 
 def pods_with_a_node(kube: Kube) -> list[Fields]:
-    """Wait until every Pod of the test has been given a node; returns them, whatever becomes of them there."""
+    """Wait until every Pod of the test has been given a node, and return the Pods, in whatever state they are."""
     for look in eventually(within=patience.pod_starts):
         with look:
             pods = kube.list("Pod")
@@ -565,15 +676,15 @@ def pods_with_a_node(kube: Kube) -> list[Fields]:
 
 @pytest.fixture
 def pod_without_image(kube: Kube) -> Fields:
-    """A Pod whose image exists nowhere; it has a node."""
+    """A Pod whose image does not exist; it has a node."""
     kube.create("pods/no-such-image-pod.yaml")
-    (pod,) = pods_with_a_node(kube)
+    (pod,) = exactly(1, pods_with_a_node(kube))
     return pod
 
 
 @pytest.mark.behavior("controllers/pod-phases")
 def test_a_pod_without_its_image_is_pending(kube: Kube, pod_without_image: Fields) -> None:
-    """Pending, second case: the Pod has its node, but its container waits for an image that cannot be pulled."""
+    """Pending, second case: the Pod has a node, but its container waits for an image that cannot be pulled."""
     for look in eventually(within=patience.image_fails):
         with look:
             status = kube.get("Pod", pod_without_image.metadata.name).status
@@ -586,7 +697,7 @@ def test_a_pod_without_its_image_is_pending(kube: Kube, pod_without_image: Field
 
 @pytest.fixture
 def ending_pods(kube: Kube) -> list[Fields]:
-    """Two Pods that are not restarted, one that succeeds and one that fails; both have a node."""
+    """Two Pods that are not restarted. One succeeds and one fails; both have a node."""
     kube.apply("pods/ending-pods.yaml")
     pods = pods_with_a_node(kube)
     assert [pod.metadata.name for pod in pods] == ["fails", "succeeds"]
@@ -595,7 +706,7 @@ def ending_pods(kube: Kube) -> list[Fields]:
 
 @pytest.mark.behavior("controllers/pod-phases")
 def test_a_pod_ends_as_its_container_did(kube: Kube, ending_pods: list[Fields]) -> None:
-    """Where nothing is restarted, exit code 0 makes the Pod Succeeded, and any other one Failed."""
+    """Where nothing is restarted, exit code 0 makes the Pod Succeeded, and any other exit code makes it Failed."""
     for look in eventually(within=patience.pod_starts):
         with look:
             ended = {pod.metadata.name: kube.get("Pod", pod.metadata.name).status for pod in ending_pods}
@@ -603,8 +714,8 @@ def test_a_pod_ends_as_its_container_did(kube: Kube, ending_pods: list[Fields]) 
                 "succeeds": "Succeeded",
                 "fails": "Failed",
             }
-    codes = {name: status.containerStatuses[0].state.terminated.exitCode for name, status in ended.items()}
-    assert codes == {"succeeds": 0, "fails": 1}
+    codes = {name: [it.state.terminated.exitCode for it in status.containerStatuses] for name, status in ended.items()}
+    assert codes == {"succeeds": [0], "fails": [1]}
 
 
 def restarted_containers(kube: Kube) -> dict[str, set[str]]:
@@ -617,7 +728,7 @@ def restarted_containers(kube: Kube) -> dict[str, set[str]]:
 
 @pytest.fixture
 def pods_of_all_policies(kube: Kube) -> None:
-    """A Pod for each policy; both containers of each have ended at least once."""
+    """One Pod for each policy; both containers of each Pod have ended at least once."""
     kube.apply("pods/restart-policies.yaml")
     for look in eventually(within=patience.pod_starts):
         with look:
@@ -629,7 +740,7 @@ def pods_of_all_policies(kube: Kube) -> None:
 @pytest.mark.behavior("controllers/restart-policy")
 @pytest.mark.usefixtures("pods_of_all_policies")
 def test_the_pods_policy_decides_what_is_restarted(kube: Kube) -> None:
-    """Always starts again whatever ended, OnFailure what failed, and Never nothing; the policy is set for the Pod."""
+    """A Pod has one policy. Always restarts every container that ends, OnFailure those that fail, and Never none."""
     restarted = {"Always": {"succeeds", "fails"}, "OnFailure": {"fails"}, "Never": set()}
 
     for look in eventually(within=patience.container_restarts):
@@ -641,96 +752,102 @@ def test_the_pods_policy_decides_what_is_restarted(kube: Kube) -> None:
 
 
 @pytest.fixture
-def crashing(kube: Kube) -> Callable[[], Fields]:
-    """Looks at the status of a container that fails a second after every start, and has been started."""
-    kube.create("pods/crash-loop-pod.yaml")
-
-    def status() -> Fields:
-        statuses: list[Fields] = kube.get("Pod", "crash-loop").status.containerStatuses
-        assert statuses, "no container has been started yet"
-        return statuses[0]
-
-    for look in eventually(within=patience.pod_starts):
-        with look:
-            assert status().containerID
-    return status
+def crashing_pod(kube: Kube) -> Iterator[Changes]:
+    """Every change to a Pod whose container fails one second after each start; it has been started once."""
+    with kube.record("Pod") as changes:
+        kube.create("pods/crash-loop-pod.yaml")
+        for look in eventually(within=patience.pod_starts):
+            with look:
+                assert any(status.containerID for status in container_statuses(changes))
+        yield changes
 
 
-def wait_before(restart: int, container: Callable[[], Fields]) -> float:
-    """Seconds from a container's end to its restart of this number, as its status tells once it has been restarted."""
-    for look in eventually(within=patience.container_restarts):
-        with look:
-            status = container()
-            started = status.state.running.startedAt or status.state.terminated.startedAt
-            assert (status.restartCount, started is not None) == (restart, True)
-    ended = status.lastState.terminated.finishedAt
-    return (datetime.fromisoformat(started) - datetime.fromisoformat(ended)).total_seconds()
+def container_statuses(changes: Changes) -> list[Fields]:
+    """Every status that the Pod's container has had, in their order."""
+    return [status for change in changes for status in change.object.status.containerStatuses]
+
+
+def waits_before_restarts(changes: Changes) -> dict[int, float]:
+    """How many seconds the container was down before each restart. Its status has whole seconds, so one may be missing."""
+    waits = {}
+    for status in container_statuses(changes):
+        stopped = status.lastState.terminated.finishedAt
+        started = status.state.running.startedAt or status.state.terminated.startedAt
+        if stopped and started:
+            down = datetime.fromisoformat(started) - datetime.fromisoformat(stopped)
+            waits[status.restartCount] = down.total_seconds()
+    return waits
 
 
 @pytest.mark.starts_first
 @pytest.mark.behavior("controllers/restart-policy")
-def test_a_container_that_keeps_failing_waits_longer(kube: Kube, crashing: Callable[[], Fields]) -> None:
-    """The first restart comes at once; before the next the Pod is in CrashLoopBackOff, for 10 s, then 20, then 40."""
-    first = wait_before(1, crashing)
-    second = wait_before(2, crashing)
-    assert second > first
-
-    for number, look in enumerate(eventually(within=patience.container_restarts, every=1)):
+def test_a_container_that_keeps_failing_waits_longer(kube: Kube, crashing_pod: Changes) -> None:
+    """The first restart comes at once, the next after 10 s, the next after 20 s. Meanwhile the state is CrashLoopBackOff."""
+    for number, look in enumerate(eventually(within=patience.container_backs_off, every=1)):
         with look:
-            # Any change of the Pod makes the kubelet tell at once what it does; else it tells when the wait is over.
+            # The kubelet reports the state when it next handles the Pod, and any change of the Pod makes it do so.
             kube.patch("Pod", "crash-loop", {"metadata": {"labels": {"look": str(number)}}})
-            assert crashing().state.waiting.reason == "CrashLoopBackOff"
+            waits = waits_before_restarts(crashing_pod)
+            assert waits.keys() >= {1, 2, 3}, f"seconds before each restart so far: {waits}"
+
+    assert waits[1] < waits[2], f"seconds before each restart: {waits}"
+    assert waits[2] >= 10 - 1, f"seconds before each restart: {waits}"
+    assert waits[3] >= 20 - 1, f"seconds before each restart: {waits}"
+    assert "CrashLoopBackOff" in {status.state.waiting.reason for status in container_statuses(crashing_pod)}
 
 
 @pytest.fixture
 def bare_pod(kube: Kube) -> Fields:
-    """A Pod that no controller owns, Ready."""
+    """A Pod without a controller, Ready."""
     kube.create("pods/bare-pod.yaml")
     return kube.ready_pod("bare")
 
 
 @pytest.fixture
 def kept_pod(kube: Kube) -> Fields:
-    """The one Pod of a ReplicaSet, Ready."""
+    """The one Pod of a ReplicaSet, Ready. It ignores the signal to stop, so it runs until its grace period is over."""
     kube.create("pods/replicaset-of-one.yaml")
-    (pod,) = kube.ready_pods(1, app="kept")
+    (pod,) = exactly(1, kube.ready_pods(1, app="kept"))
     return pod
 
 
 @pytest.mark.behavior("controllers/pods-are-disposable", "controllers/pod-has-a-uid-and-one-node")
 def test_a_deleted_pod_is_replaced_by_another(kube: Kube, kept_pod: Fields, bare_pod: Fields) -> None:
-    """What comes back is not the Pod but another one, with a UID and an IP of its own; and only where a controller asks."""
-    kube.delete("Pod", kept_pod.metadata.name)
+    """A deleted Pod never comes back. Its controller makes another Pod with its own UID and IP; without one, nothing comes."""
+    # The deleted Pod terminates for as long as the other one may take to start. Meanwhile no other Pod can have its IP.
+    kube.delete("Pod", kept_pod.metadata.name, grace=round(patience.pod_starts))
     kube.delete("Pod", bare_pod.metadata.name)
 
-    (newcomer,) = kube.ready_pods(1, app="kept")
-    assert newcomer.metadata.uid != kept_pod.metadata.uid
-    assert newcomer.status.podIP != kept_pod.status.podIP
+    (replacement,) = exactly(1, kube.ready_pods(1, app="kept"))
+    assert replacement.metadata.uid != kept_pod.metadata.uid
+    assert replacement.status.podIP != kept_pod.status.podIP
+    kube.delete("Pod", kept_pod.metadata.name, grace=0)
     for look in eventually(within=patience.pod_goes):
         with look:
-            assert not kube.exists("Pod", "bare")
+            assert [pod.metadata.uid for pod in kube.list("Pod")] == [replacement.metadata.uid]
     for look in throughout(patience.stays_so):
         with look:
-            assert not kube.exists("Pod", "bare")
+            assert [pod.metadata.uid for pod in kube.list("Pod")] == [replacement.metadata.uid]
 
 
 @pytest.mark.behavior("controllers/pods-are-disposable")
 def test_a_failed_pod_is_replaced_by_another(kube: Kube, kept_pod: Fields) -> None:
-    """A failed Pod is not repaired either: it stays behind as Failed, and another one with another IP takes its place."""
+    """A failed Pod is not repaired. It stays Failed, and its controller makes another Pod with its own UID in its place."""
     kube.patch("Pod", kept_pod.metadata.name, {"spec": {"activeDeadlineSeconds": 1}})
 
+    for look in eventually(within=patience.pod_fails):
+        with look:
+            assert kube.get("Pod", kept_pod.metadata.name).status.phase == "Failed"
     for look in eventually(within=patience.pod_starts):
         with look:
             phases = {pod.metadata.uid: pod.status.phase for pod in kube.pods(app="kept")}
             assert phases.pop(kept_pod.metadata.uid, None) == "Failed"
             assert list(phases.values()) == ["Running"]
-    (newcomer,) = [pod for pod in kube.pods(app="kept") if pod.metadata.uid != kept_pod.metadata.uid]
-    assert newcomer.status.podIP != kept_pod.status.podIP
 
 
 @pytest.mark.behavior("controllers/pod-has-a-uid-and-one-node")
 def test_a_pod_is_never_moved_to_another_node(kube: Kube, bare_pod: Fields) -> None:
-    """A Pod is scheduled once: its node can neither be changed nor assigned anew, while its labels may still change."""
+    """A Pod is scheduled once. Its node can be neither changed nor assigned again; its labels can still be changed."""
     kube.patch("Pod", "bare", {"metadata": {"labels": {"changed": "yes"}}})
 
     with refused(422) as refusals:
