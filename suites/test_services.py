@@ -300,12 +300,13 @@ def test_no_process_listens_for_the_service(
     # kube-proxy does listen on the health check ports of Services with the traffic policy Local. They are node ports too.
     of_other_services = set(NODE_PORTS) - {service.spec.ports[0].nodePort}
     for node in nodes:
-        now = listeners(run_on_node, node)
+        now, name = listeners(run_on_node, node), node.metadata.name
         kubelet = node.status.daemonEndpoints.kubeletEndpoint.Port
         assert ("kubelet", kubelet) in {(program, port) for program, _, port in now}
-        new = {(program, port) for program, _, port in now - before[node.metadata.name]}
-        assert {port for program, port in new if program == "kube-proxy"} - of_other_services == set()
-        assert {(program, port) for program, address, port in now if address == service.spec.clusterIP} == set()
+        new_ports = {port for program, _, port in now - before[name] if program == "kube-proxy"} - of_other_services
+        assert not new_ports, f"kube-proxy on {name} has begun to listen on {new_ports}"
+        at_its_address = {it for it in now if it[1] == service.spec.clusterIP}
+        assert not at_its_address, f"on {name} a program listens at the ClusterIP: {at_its_address}"
 
 
 @pytest.mark.behavior("core-concepts/service-is-not-a-process")
@@ -485,7 +486,7 @@ def test_requests_are_spread_evenly_and_at_random(
     assert {pod: count for pod, count in counts.items() if not 58 <= count <= 142} == {}
     # Each request goes to the same Pod as the one before it in one of three cases; if the Pods take turns, in none.
     repeated = sum(one == next_one for one, next_one in itertools.pairwise(answers))
-    assert 58 <= repeated <= 142
+    assert 58 <= repeated <= 142, f"{repeated} of 299 requests went to the same Pod as the one before"
 
 
 @pytest.mark.behavior("core-concepts/service-balances-over-pods")
