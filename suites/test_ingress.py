@@ -115,8 +115,8 @@ def test_an_ingress_answers_at_the_address_in_its_status(kube: Kube, ingress_cli
 
     for look in eventually(within=patience.ingress_follows):
         with look:
-            assert answer(ingress_client, address, served) == "pacman"
-            assert answer(ingress_client, address, unknown) == NOT_FOUND
+            found = answers(ingress_client, address, served, unknown)
+            assert found == {served: "pacman", unknown: NOT_FOUND}, f"at {address}, the address in the status: {found}"
 
 
 # --- controller

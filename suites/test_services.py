@@ -812,12 +812,13 @@ def test_an_external_address_comes_from_a_provider(
     else:
         for look in throughout(patience.stays_so):
             with look:
-                assert external_addresses(home, name) == []
+                assert_no_external_address(home, name)
 
 
-def external_addresses(home: Kube, service: str) -> list[str]:
-    """The addresses of this Service and of the run's probe for a provider, for which the run has waited much longer."""
-    return [address for name in (service, PROBE) for address in addresses_in(home.get("Service", name))]
+def assert_no_external_address(home: Kube, service: str) -> None:
+    """Neither this Service has one nor the run's probe for a provider, for which the run has waited much longer."""
+    given = [(name, address) for name in (service, PROBE) for address in addresses_in(home.get("Service", name))]
+    assert given == [], f"external addresses, though no provider answered the run's probe: {given}"
 
 
 @pytest.mark.behavior("core-concepts/loadbalancer-without-a-cloud-is-a-nodeport")
@@ -834,7 +835,7 @@ def test_without_a_provider_a_loadbalancer_is_a_nodeport(
             assert unserved(inside, urls, backends) == {}
     for look in throughout(patience.stays_so):
         with look:
-            assert external_addresses(home, service.metadata.name) == []
+            assert_no_external_address(home, service.metadata.name)
 
 
 @pytest.mark.behavior("core-concepts/loadbalancer-gives-one-address")
