@@ -1,11 +1,15 @@
 """What belongs to a run, and what of earlier runs may be deleted."""
 
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
 
+from fixtures.api import Api
 from fixtures.fields import Fields
-from fixtures.namespaces import HOST, KEPT, PROCESS, RunId, inverse_patch, is_over, name_for
+from fixtures.kube import Kube
+from fixtures.namespaces import HOST, KEPT, PROCESS, RunId, inverse_patch, is_over, make, name_for
+from fixtures.patience import Budget, patience
 
 NOW = datetime.now(UTC)
 
@@ -67,3 +71,12 @@ def test_the_inverse_patch_undoes_a_patch_and_nothing_else() -> None:
         "metadata": {"annotations": {"default": "true", "new": None}},
         "reclaimPolicy": "Delete",
     }
+
+
+def test_a_namespace_without_a_service_account_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kube, "create", lambda *_: None)
+    monkeypatch.setattr(Kube, "exists", lambda *_: False)
+    monkeypatch.setattr(patience, "namespace_comes", Budget(0.05))
+
+    with pytest.raises(AssertionError, match=r"namespace web-1 has no ServiceAccount default after 0\.05 s"):
+        make(cast(Api, None), "web-1", RunId.new(), "a test")
