@@ -1,12 +1,15 @@
-"""Storage: volumes and claims, who makes them, who may use them where, and what outlives what."""
+"""Storage: PersistentVolumes and PersistentVolumeClaims (PVCs), who provisions and uses them, and what outlives what."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 
 import pytest
 
 from fixtures.api import refused
+from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Kube
 from fixtures.manifests import Manifest, load_all
@@ -14,9 +17,9 @@ from fixtures.namespaces import MANAGED_BY, temporarily_patched
 from fixtures.patience import patience
 from fixtures.waiting import eventually, throughout
 
-VOLUME, CLAIM = "PersistentVolume", "PersistentVolumeClaim"
+VOLUME, PVC = "PersistentVolume", "PersistentVolumeClaim"
 
-#: "true" on the StorageClass that claims get which name none.
+#: The annotation that is "true" on the StorageClass for PVCs that name no class.
 DEFAULT = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -31,10 +34,22 @@ def phase(kube: Kube, thing: Fields) -> str | None:
     return found
 
 
-def why_not_scheduled(kube: Kube, pod: str) -> str | None:
-    """The reason why a Pod has no node; None where it has one, or where nobody has looked for one yet."""
-    conditions = kube.get("Pod", pod).status.conditions
-    return next((it.reason for it in conditions if it.type == "PodScheduled" and it.status == "False"), None)
+def event_reasons(kube: Kube, pvc: Fields) -> set[str]:
+    """The reasons of all Events about a PVC."""
+    return {event.reason for event in kube.events(pvc)}
+
+
+def why_not_scheduled(kube: Kube, pod: str) -> tuple[str, str]:
+    """The reason and the message why a Pod has no node; both are empty if it has one, or if the scheduler has not tried."""
+    for condition in kube.get("Pod", pod).status.conditions:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return condition.reason, condition.message
+    return "", ""
+
+
+def touch(kube: Kube, kind: str, name: str, number: int) -> None:
+    """Change an annotation that means nothing, so that whoever watches the object looks at it now, not at its next resync."""
+    kube.patch(kind, name, {"metadata": {"annotations": {"example.com/touched": str(number)}}})
 
 
 # --- what is lost, and what is kept
@@ -42,31 +57,31 @@ def why_not_scheduled(kube: Kube, pod: str) -> str | None:
 
 @pytest.fixture
 def writer(kube: Kube) -> Fields:
-    """A Pod, Ready, that has stored a file in its container's own file system, one in an emptyDir, and one on a claim."""
+    """A Pod, Ready, that has stored a file in its container's own file system, one in an emptyDir, and one on a PVC."""
     kube.apply("storage/lost-and-kept.yaml")
     pod = kube.ready_pod("writer")
-    assert kube.exec("writer", "touch", "/own/file", "/pods/file", "/claims/file").code == 0
+    assert kube.exec("writer", "touch", "/container/file", "/emptydir/file", "/pvc/file").code == 0
     return pod
 
 
 def files(kube: Kube) -> list[str]:
-    """The files that are there, of the three that the Pod had stored."""
+    """Which of the Pod's three files are there."""
     return kube.exec("writer", "sh", "-c", "ls -d /*/file").stdout.split()
 
 
 @pytest.mark.behavior(
     "state-and-ingress/no-persistence-without-a-volume", "nginx-walkthrough/data-must-live-outside-the-pod"
 )
-def test_only_what_is_on_a_claim_outlives_the_pod(kube: Kube, writer: Fields) -> None:
-    """A restart loses the container's own files, a new Pod loses the emptyDir's too; what is on a claim is kept."""
-    assert files(kube) == ["/claims/file", "/own/file", "/pods/file"]
+def test_only_what_is_on_a_pvc_outlives_the_pod(kube: Kube, writer: Fields) -> None:
+    """A restart loses the container's own files; a new Pod loses the files in the emptyDir, too; files on a PVC are kept."""
+    assert files(kube) == ["/container/file", "/emptydir/file", "/pvc/file"]
 
     kube.exec("writer", "kill", "1")
     for look in eventually(within=patience.container_restarts):
         with look:
-            (status,) = kube.get("Pod", "writer").status.containerStatuses
+            (status,) = exactly(1, kube.get("Pod", "writer").status.containerStatuses)
             assert (status.restartCount, status.ready) == (1, True)
-    assert files(kube) == ["/claims/file", "/pods/file"]
+    assert files(kube) == ["/emptydir/file", "/pvc/file"]
 
     kube.delete("Pod", "writer")
     for look in eventually(within=patience.pod_goes):
@@ -74,23 +89,28 @@ def test_only_what_is_on_a_claim_outlives_the_pod(kube: Kube, writer: Fields) ->
             assert not kube.exists("Pod", "writer", writer.metadata.uid)
     kube.apply("storage/lost-and-kept.yaml")
     kube.ready_pod("writer")
-    assert files(kube) == ["/claims/file"]
+    assert files(kube) == ["/pvc/file"]
 
 
 @pytest.fixture
 def reader(kube: Kube) -> Callable[[str], str]:
-    """`reader(path)`: a file as a Pod sees it that has a ConfigMap, a Secret and a claim mounted."""
-    kube.apply("storage/three-kinds.yaml")
+    """`reader(path)`: a file in a Pod with a ConfigMap, a Secret and a PVC, on which an earlier Pod has stored something."""
+    *earlier, pod = load_all("storage/three-kinds.yaml")
+    kube.apply(earlier)
+    for look in eventually(within=patience.pod_starts):
+        with look:
+            assert phases(kube, "Pod") == {"writer": "Succeeded"}
+    kube.create(pod)
     kube.ready_pod("reader")
     return lambda path: kube.exec("reader", "cat", path).stdout.strip()
 
 
 @pytest.mark.behavior("state-and-ingress/configmap-and-secret-volumes")
-def test_one_pod_reads_a_configmap_a_secret_and_a_claim(reader: Callable[[str], str]) -> None:
-    """To the program they are all files: settings from a ConfigMap, keys from a Secret, data from a claim."""
-    assert reader("/settings/colour") == "blue"
+def test_a_pod_reads_a_configmap_a_secret_and_a_pvc(reader: Callable[[str], str]) -> None:
+    """A program sees all of them as files: settings from a ConfigMap, keys from a Secret, stored data from a PVC."""
+    assert reader("/settings/color") == "blue"
     assert reader("/certificate/tls.key") == "not really a key"
-    assert reader("/storage/file") == "stored"
+    assert reader("/data/file") == "stored"
 
 
 @pytest.fixture
@@ -98,44 +118,53 @@ def settings(kube: Kube) -> Callable[[], str]:
     """`settings()`: the mounted file of a ConfigMap, as a Pod that is Ready sees it now."""
     kube.apply("storage/settings.yaml")
     kube.ready_pod("reader")
-    return lambda: kube.exec("reader", "cat", "/settings/colour").stdout.strip()
-
-
-def let_the_kubelet_look(kube: Kube, pod: str, number: int) -> None:
-    """Change something of a Pod that nobody reads. The kubelet then looks at its volumes now, not within a minute."""
-    kube.patch("Pod", pod, {"metadata": {"annotations": {"example.com/look": str(number)}}})
+    return lambda: kube.exec("reader", "cat", "/settings/color").stdout.strip()
 
 
 @pytest.mark.behavior("state-and-ingress/configmap-and-secret-volumes")
 def test_a_changed_configmap_reaches_the_mounted_file(kube: Kube, settings: Callable[[], str]) -> None:
-    """The file follows the ConfigMap while the Pod runs, within a minute or so, at the kubelet's next look at the Pod."""
+    """The file follows the ConfigMap while the Pod runs: when the kubelet looks at the Pod again, about once a minute."""
     assert settings() == "blue"
 
-    kube.patch("ConfigMap", "settings", {"data": {"colour": "green"}})
+    kube.patch("ConfigMap", "settings", {"data": {"color": "green"}})
 
     for number, look in enumerate(eventually(within=patience.files_follow)):
         with look:
-            let_the_kubelet_look(kube, "reader", number)
+            touch(kube, "Pod", "reader", number)
             assert settings() == "green"
-    (status,) = kube.get("Pod", "reader").status.containerStatuses
+    (status,) = exactly(1, kube.get("Pod", "reader").status.containerStatuses)
     assert status.restartCount == 0
 
 
-# --- volumes made by hand
+# --- statically provisioned volumes
+
+
+def available(kube: Kube, volume: Fields) -> Fields:
+    """Wait until a volume is Available, which shows that the volume controller knows it, and return it.
+
+    A PVC comes after that: the controller looks for a volume when a PVC is created, and then only every 15 s.
+    """
+    for look in eventually(within=patience.controller_acts):
+        with look:
+            assert phase(kube, volume) == "Available"
+    return volume
 
 
 @pytest.fixture
 def volume(kube: Kube) -> Iterator[Fields]:
-    """A volume of 1Gi for ReadWriteOnce, made by hand, in a class that only this test knows."""
-    manifest, _ = load_all("storage/by-hand.yaml")
+    """A statically provisioned volume of 1Gi for ReadWriteOnce, Available, in a class that only this test uses."""
+    manifest, _ = load_all("storage/static.yaml")
     manifest["metadata"]["name"] = manifest["spec"]["storageClassName"] = kube.namespace
-    yield kube.create(manifest)
-    kube.delete(VOLUME, kube.namespace)
+    volume = kube.create(manifest)
+    try:
+        yield available(kube, volume)
+    finally:
+        kube.delete(VOLUME, kube.namespace)
 
 
-def make_claim(kube: Kube, name: str, size: str = "1Gi", mode: str = "ReadWriteOnce") -> Fields:
-    """Make a claim in the class of the volume that was made by hand. As it is, it fits."""
-    _, manifest = load_all("storage/by-hand.yaml")
+def create_pvc(kube: Kube, name: str, size: str = "1Gi", mode: str = "ReadWriteOnce") -> Fields:
+    """Create a PVC in the class of the statically provisioned volume. By default it fits the volume."""
+    _, manifest = load_all("storage/static.yaml")
     manifest["metadata"]["name"] = name
     manifest["spec"] |= {"storageClassName": kube.namespace, "accessModes": [mode]}
     manifest["spec"]["resources"]["requests"]["storage"] = size
@@ -144,112 +173,124 @@ def make_claim(kube: Kube, name: str, size: str = "1Gi", mode: str = "ReadWriteO
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/unclaimed-volume-is-unused")
-def test_a_volume_is_unused_until_a_claim_fits_it(kube: Kube, volume: Fields) -> None:
-    """A claim that asks for more, or for another access mode, stays Pending; the volume is kept for one that fits."""
-    make_claim(kube, "too-large", size="2Gi")
-    make_claim(kube, "other-mode", mode="ReadWriteMany")
+def test_a_volume_is_unused_until_a_pvc_fits_it(kube: Kube, volume: Fields) -> None:
+    """A PVC that asks for more, or for another access mode, stays Pending; the volume waits for one that fits."""
+    unfit = [create_pvc(kube, "too-large", size="2Gi"), create_pvc(kube, "other-mode", mode="ReadWriteMany")]
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert phase(kube, volume) == "Available"
+            assert ["ProvisioningFailed" in event_reasons(kube, pvc) for pvc in unfit] == [True, True]
     for look in throughout(patience.stays_so):
         with look:
             assert phase(kube, volume) == "Available"
-            assert phases(kube, CLAIM) == {"too-large": "Pending", "other-mode": "Pending"}
+            assert phases(kube, PVC) == {"too-large": "Pending", "other-mode": "Pending"}
 
-    fits = make_claim(kube, "fits")
+    fits = create_pvc(kube, "fits")
 
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert phases(kube, CLAIM) == {"too-large": "Pending", "other-mode": "Pending", "fits": "Bound"}
+            assert phases(kube, PVC) == {"too-large": "Pending", "other-mode": "Pending", "fits": "Bound"}
             assert phase(kube, volume) == "Bound"
     assert kube.get(VOLUME, volume.metadata.name).spec.claimRef.uid == fits.metadata.uid
-    assert kube.get(CLAIM, "fits").spec.volumeName == volume.metadata.name
+    assert kube.get(PVC, "fits").spec.volumeName == volume.metadata.name
 
 
 @pytest.fixture
-def claim(kube: Kube, volume: Fields) -> Fields:
-    """A claim, Bound to the volume that was made by hand."""
-    claim = make_claim(kube, "fits")
+def pvc(kube: Kube, volume: Fields) -> Fields:
+    """A PVC, Bound to the statically provisioned volume."""
+    pvc = create_pvc(kube, "fits")
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert phase(kube, claim) == "Bound"
-    return kube.get(CLAIM, "fits")
+            assert phase(kube, pvc) == "Bound"
+    return kube.get(PVC, "fits")
 
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/unclaimed-volume-is-unused")
-@pytest.mark.usefixtures("claim")
-def test_a_volume_that_was_claimed_is_released_not_available(kube: Kube, volume: Fields) -> None:
-    """Without its claim the volume is Released: what was stored is still on it, so no other claim gets it."""
-    kube.delete(CLAIM, "fits")
+@pytest.mark.usefixtures("pvc")
+def test_a_volume_whose_pvc_is_deleted_is_released_not_available(kube: Kube, volume: Fields) -> None:
+    """Without its PVC the volume is Released: it still has the data of the old PVC, so no other PVC gets it."""
+    kube.delete(PVC, "fits")
     for look in eventually(within=patience.controller_acts):
         with look:
             assert phase(kube, volume) == "Released"
 
-    make_claim(kube, "next")
+    following = create_pvc(kube, "next")
 
+    for look in eventually(within=patience.controller_acts):
+        with look:
+            assert "ProvisioningFailed" in event_reasons(kube, following)
     for look in throughout(patience.stays_so):
         with look:
             assert phase(kube, volume) == "Released"
-            assert phases(kube, CLAIM) == {"next": "Pending"}
+            assert phases(kube, PVC) == {"next": "Pending"}
 
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/pv-is-not-namespaced")
-def test_a_volume_is_the_clusters_a_claim_is_a_namespaces(kube: Kube, volume: Fields, claim: Fields) -> None:
-    """A PersistentVolume has no namespace, its claim has one; so the volume names the namespace of its claim."""
+def test_a_volume_belongs_to_the_cluster_a_pvc_to_a_namespace(kube: Kube, volume: Fields, pvc: Fields) -> None:
+    """A PersistentVolume has no namespace and a PVC has one, so the volume names the namespace of its PVC."""
     assert kube.api.resource(VOLUME).namespaced is False
-    assert kube.api.resource(CLAIM).namespaced is True
+    assert kube.api.resource(PVC).namespaced is True
 
     assert volume.metadata.namespace is None
-    assert claim.metadata.namespace == kube.namespace
+    assert pvc.metadata.namespace == kube.namespace
     claimed_by = kube.get(VOLUME, volume.metadata.name).spec.claimRef
     assert (claimed_by.namespace, claimed_by.name) == (kube.namespace, "fits")
 
 
-# --- volumes of one node
+# --- local volumes
 
 
-def local(kube: Kube, node: Fields) -> list[Manifest]:
-    """A local volume on a node, in a class that only this test knows, a claim for it, and a Pod that uses the claim."""
-    volume, claim, pod = load_all("storage/local.yaml")
+def local(kube: Kube, workers: list[Fields]) -> list[Manifest]:
+    """A local volume on the first worker, in a class that only this test uses; its PVC; a Pod that prefers the second."""
+    volume, pvc, pod = load_all("storage/local-volume.yaml")
     volume["metadata"]["name"] = kube.namespace
-    volume["spec"]["storageClassName"] = claim["spec"]["storageClassName"] = kube.namespace
-    (term,) = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
-    term["matchExpressions"][0]["values"] = [hostname(node)]
-    return [volume, claim, pod]
+    volume["spec"]["storageClassName"] = pvc["spec"]["storageClassName"] = kube.namespace
+    terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    terms[0]["matchExpressions"][0]["values"] = [hostname(workers[0])]
+    preferred = pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    preferred[0]["preference"]["matchExpressions"][0]["values"] = [hostname(workers[1])]
+    return [volume, pvc, pod]
 
 
 def hostname(node: Fields) -> str:
-    """The node's name as its label tells it, which is what affinities and selectors go by."""
+    """The node's label kubernetes.io/hostname, which affinities and selectors use."""
     return str(node.metadata.labels["kubernetes.io/hostname"])
 
 
 @pytest.fixture
 def user(kube: Kube, workers: list[Fields]) -> Iterator[Manifest]:
-    """The manifest of a Pod whose claim is bound to a local volume of the first worker."""
-    volume, claim, pod = local(kube, workers[0])
-    kube.create(volume)
+    """The manifest of a Pod that prefers the second worker; its PVC is Bound to a local volume of the first worker."""
+    manifest, pvc, pod = local(kube, workers)
+    volume = kube.create(manifest)
     try:
-        kube.create(claim)
+        available(kube, volume)
+        kube.create(pvc)
         for look in eventually(within=patience.controller_acts):
             with look:
-                assert phases(kube, CLAIM) == {"local": "Bound"}
+                assert phases(kube, PVC) == {"local": "Bound"}
         yield pod
     finally:
         kube.delete(VOLUME, kube.namespace)
 
 
+def run_without_pvc(kube: Kube, user: Manifest, worker: Fields) -> None:
+    """Run the same Pod with an emptyDir in place of the PVC, and see that it goes to this worker."""
+    spec = user["spec"] | {"volumes": [{"name": "data", "emptyDir": {}}]}
+    kube.create(user | {"metadata": {"name": "without-pvc"}, "spec": spec})
+    assert kube.ready_pod("without-pvc").spec.nodeName == worker.metadata.name
+
+
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/local-storage-is-bound-to-a-node")
-def test_a_local_volume_must_say_which_node_has_it(kube: Kube, workers: list[Fields]) -> None:
-    """A local volume carries its node's affinity; without one it is refused."""
-    volume, _, _ = local(kube, workers[0])
+def test_a_local_volume_must_name_its_node(kube: Kube, workers: list[Fields]) -> None:
+    """A local volume has the affinity of its node; without one it is refused."""
+    volume, _, _ = local(kube, workers)
     kube.create(volume, dryRun="All")
 
     del volume["spec"]["nodeAffinity"]
     with refused(422) as refusals:
-        kube.create(volume)
+        kube.create(volume, dryRun="All")
 
     assert refusals[0].fields == ["spec.nodeAffinity"]
 
@@ -257,49 +298,51 @@ def test_a_local_volume_must_say_which_node_has_it(kube: Kube, workers: list[Fie
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/local-storage-is-bound-to-a-node")
 def test_a_pod_follows_its_local_volume(kube: Kube, user: Manifest, workers: list[Fields]) -> None:
-    """The Pod does not say where it wants to run; the volume does, and each next Pod comes back to the same node."""
-    homes = []
+    """A Pod runs where its local volume is, every time, even if it prefers another node and would run there without it."""
+    run_without_pvc(kube, user, workers[1])
+
+    nodes = []
     for _ in range(2):
         kube.create(user)
-        homes.append(kube.ready_pod("user").spec.nodeName)
+        nodes.append(kube.ready_pod("user").spec.nodeName)
         kube.delete("Pod", "user")
         for look in eventually(within=patience.pod_goes):
             with look:
                 assert not kube.exists("Pod", "user")
 
-    assert homes == [workers[0].metadata.name] * 2
+    assert nodes == [workers[0].metadata.name] * 2
 
 
 @pytest.fixture
-def guest(kube: Kube, user: Manifest, workers: list[Fields]) -> Manifest:
-    """The manifest of a Pod that may run on the second worker only; without the claim it has been Ready there."""
+def forced_user(kube: Kube, user: Manifest, workers: list[Fields]) -> Manifest:
+    """The Pod's manifest with a selector for the second worker, on which the same Pod without the PVC is Ready."""
     user["spec"]["nodeSelector"] = {"kubernetes.io/hostname": hostname(workers[1])}
-    without_claim = user["spec"] | {"volumes": [{"name": "data", "emptyDir": {}}]}
-    kube.create(user | {"metadata": {"name": "without-claim"}, "spec": without_claim})
-    assert kube.ready_pod("without-claim").spec.nodeName == workers[1].metadata.name
+    run_without_pvc(kube, user, workers[1])
     return user
 
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/local-storage-is-bound-to-a-node")
-def test_a_pod_may_not_leave_its_local_volume(kube: Kube, guest: Manifest) -> None:
-    """Sent to a node without its volume, the Pod runs nowhere: it is Unschedulable, however much room there is."""
-    kube.create(guest)
+def test_a_pod_cannot_leave_its_local_volume(kube: Kube, forced_user: Manifest) -> None:
+    """If a Pod must run on a node without its local volume, it is Unschedulable because of the volume's node affinity."""
+    kube.create(forced_user)
 
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert why_not_scheduled(kube, "user") == "Unschedulable"
+            reason, message = why_not_scheduled(kube, "user")
+            assert reason == "Unschedulable"
+            assert re.search("volume('s)? node affinity", message, re.IGNORECASE)
     for look in throughout(patience.stays_so):
         with look:
-            assert phases(kube, "Pod") == {"without-claim": "Running", "user": "Pending"}
+            assert phases(kube, "Pod") == {"without-pvc": "Running", "user": "Pending"}
 
 
-# --- volumes made on demand
+# --- dynamically provisioned volumes
 
 
 @pytest.fixture
 def default_class(kube: Kube) -> Fields:
-    """The cluster's own default StorageClass; the newest where there are several."""
+    """The cluster's own default StorageClass; the newest if there are several."""
     for look in eventually(within=patience.other_run):
         with look:
             own = [it for it in kube.list("StorageClass") if not MANAGED_BY.items() <= it.metadata.labels.items()]
@@ -310,47 +353,58 @@ def default_class(kube: Kube) -> Fields:
 
 
 @pytest.fixture
-def on_demand(kube: Kube, default_class: Fields) -> Iterator[list[Manifest]]:
-    """A claim and a Pod for a class that provisions as the cluster's default one does, and waits for the first consumer."""
-    storage_class, claim, pod = load_all("storage/on-demand.yaml")
-    storage_class["metadata"]["name"] = claim["spec"]["storageClassName"] = kube.namespace
-    storage_class |= {"provisioner": default_class.provisioner, "parameters": default_class.parameters}
+def dynamic(kube: Kube, default_class: Fields) -> Iterator[list[Manifest]]:
+    """A PVC and a Pod for a class like the default one that waits for the first consumer, and names the volume's folder.
+
+    Skips if the default class has another provisioner, of which this suite knows no parameter.
+    """
+    storage_class, pvc, pod = load_all("storage/dynamic.yaml")
+    if default_class.provisioner != storage_class["provisioner"]:
+        pytest.skip(f"no parameter of {default_class.provisioner} is known; use {storage_class['provisioner']}")
+    storage_class["metadata"]["name"] = pvc["spec"]["storageClassName"] = kube.namespace
+    storage_class["parameters"] |= {
+        key: value for key, value in default_class.parameters.items() if key != "pathPattern"
+    }
     kube.create(storage_class)
-    yield [claim, pod]
+    yield [pvc, pod]
     kube.delete("StorageClass", kube.namespace)
 
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/dynamic-provisioning")
-def test_a_volume_is_made_once_a_pod_uses_the_claim(
-    kube: Kube, on_demand: list[Manifest], default_class: Fields
+def test_a_volume_is_provisioned_once_a_pod_uses_the_pvc(
+    kube: Kube, dynamic: list[Manifest], default_class: Fields
 ) -> None:
-    """The class's provisioner makes a volume for the claim; under WaitForFirstConsumer, not before a Pod needs it."""
-    claim, pod = on_demand
-    uid = kube.create(claim).metadata.uid
+    """The class's provisioner makes a volume as its parameters say; with WaitForFirstConsumer it waits for a Pod."""
+    pvc = kube.create(dynamic[0])
+    for number, look in enumerate(eventually(within=patience.controller_acts)):
+        with look:
+            touch(kube, PVC, "dynamic", number)
+            assert "WaitForFirstConsumer" in event_reasons(kube, pvc)
     for look in throughout(patience.stays_so):
         with look:
-            assert phases(kube, CLAIM) == {"asks": "Pending"}
+            assert phase(kube, pvc) == "Pending"
 
-    kube.create(pod)
+    kube.create(dynamic[1])
 
     kube.ready_pod("user")
-    volume = kube.get(VOLUME, kube.get(CLAIM, "asks").spec.volumeName)
-    assert volume.metadata.annotations["pv.kubernetes.io/provisioned-by"] == default_class.provisioner
-    assert volume.spec.claimRef.uid == uid
-    assert volume.spec.storageClassName == kube.namespace
+    volume = kube.get(VOLUME, kube.get(PVC, "dynamic").spec.volumeName)
+    assert volume.metadata.annotations.get("pv.kubernetes.io/provisioned-by") == default_class.provisioner
+    assert (volume.spec.storageClassName, volume.spec.claimRef.uid) == (kube.namespace, pvc.metadata.uid)
     assert volume.spec.persistentVolumeReclaimPolicy == "Delete"
+    path = PurePosixPath(volume.spec.hostPath.path or volume.spec.local.path or "")
+    assert path.parts[-2:] == (kube.namespace, "dynamic")
 
 
 @pytest.fixture
 def provisioned(kube: Kube) -> Iterator[dict[str, str]]:
-    """The volumes of two claims that a Pod uses, by the claims' names: one is to be deleted in the end, one retained.
+    """The volumes of two PVCs that a Pod uses, by the PVCs' names: one with the reclaim policy Delete, one with Retain.
 
     At the end the retained one gets its own policy back, by which its provisioner deletes it.
     """
-    kube.apply("storage/two-claims.yaml")
+    kube.apply("storage/two-pvcs.yaml")
     kube.ready_pod("user")
-    volumes: dict[str, str] = {claim: kube.get(CLAIM, claim).spec.volumeName for claim in ("delete", "retain")}
+    volumes: dict[str, str] = {pvc: kube.get(PVC, pvc).spec.volumeName for pvc in ("delete", "retain")}
     with (
         temporarily_patched(kube, VOLUME, volumes["delete"], {"spec": {"persistentVolumeReclaimPolicy": "Delete"}}),
         temporarily_patched(kube, VOLUME, volumes["retain"], {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}),
@@ -361,36 +415,38 @@ def provisioned(kube: Kube) -> Iterator[dict[str, str]]:
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/dynamic-provisioning")
 def test_the_reclaim_policy_decides_what_becomes_of_the_volume(kube: Kube, provisioned: dict[str, str]) -> None:
-    """When the claim is deleted the volume is, too, under the policy Delete; under Retain it stays, Released."""
+    """When a PVC is deleted, its volume is deleted too if its reclaim policy is Delete; with Retain it stays, Released."""
     kube.delete("Pod", "user")
-    kube.delete(CLAIM, "delete")
-    kube.delete(CLAIM, "retain")
+    kube.delete(PVC, "delete")
+    kube.delete(PVC, "retain")
 
     for look in eventually(within=patience.volume_goes):
         with look:
-            assert not kube.exists(VOLUME, provisioned["delete"])
-            assert kube.get(VOLUME, provisioned["retain"]).status.phase == "Released"
+            volumes = phases(kube, VOLUME)
+            assert provisioned["delete"] not in volumes
+            assert volumes.get(provisioned["retain"]) == "Released"
 
 
-# --- who may use a claim
+# --- who may use a PVC
 
 
 @pytest.fixture
-def first_writer(kube: Kube) -> Manifest:
-    """The first of two Pods that want one ReadWriteOncePod claim has it, and is Ready; here is the second's manifest."""
-    claim, first, second = load_all("storage/writers.yaml")
-    kube.apply([claim, first])
+def second_writer(kube: Kube) -> Manifest:
+    """The manifest of the second of two Pods that use one ReadWriteOncePod PVC; the first is Ready."""
+    pvc, first, second = load_all("storage/writers.yaml")
+    kube.apply([pvc, first])
     kube.ready_pod("first")
     return second
 
 
 @pytest.mark.behavior("state-and-ingress/single-writer")
-def test_a_second_writer_waits_until_the_first_is_gone(kube: Kube, first_writer: Manifest) -> None:
-    """A ReadWriteOncePod claim is one Pod's at a time: another Pod is Unschedulable as long as the first is there."""
-    kube.create(first_writer)
+def test_a_second_writer_waits_until_the_first_is_gone(kube: Kube, second_writer: Manifest) -> None:
+    """Only one Pod at a time may use a ReadWriteOncePod PVC: another Pod is Unschedulable until the first is gone."""
+    kube.create(second_writer)
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert why_not_scheduled(kube, "second") == "Unschedulable"
+            reason, _ = why_not_scheduled(kube, "second")
+            assert reason == "Unschedulable"
     for look in throughout(patience.stays_so):
         with look:
             assert phases(kube, "Pod") == {"first": "Running", "second": "Pending"}
@@ -401,52 +457,55 @@ def test_a_second_writer_waits_until_the_first_is_gone(kube: Kube, first_writer:
 
 
 @pytest.fixture
-def neighbour(kube: Kube) -> Manifest:
-    """The first of two Pods that want one ReadWriteOnce claim is Ready; here is the second's manifest, for the same node."""
-    claim, first, second = load_all("storage/writers.yaml")
-    claim["spec"]["accessModes"] = ["ReadWriteOnce"]
-    kube.apply([claim, first])
+def second_on_the_same_node(kube: Kube) -> Manifest:
+    """The manifest of the second of two Pods that use one ReadWriteOnce PVC, on the node where the first is Ready."""
+    pvc, first, second = load_all("storage/writers.yaml")
+    pvc["spec"]["accessModes"] = ["ReadWriteOnce"]
+    kube.apply([pvc, first])
     node = kube.get("Node", kube.ready_pod("first").spec.nodeName)
     second["spec"]["nodeSelector"] = {"kubernetes.io/hostname": hostname(node)}
     return second
 
 
 @pytest.mark.behavior("state-and-ingress/single-writer")
-def test_read_write_once_is_one_nodes_not_one_pods(kube: Kube, neighbour: Manifest) -> None:
-    """ReadWriteOnce does not promise a single writer: it means one node, and two Pods there may both write."""
-    kube.create(neighbour)
+def test_read_write_once_means_one_node_not_one_pod(kube: Kube, second_on_the_same_node: Manifest) -> None:
+    """ReadWriteOnce does not promise a single writer: it allows one node, and two Pods on that node may both write."""
+    kube.create(second_on_the_same_node)
 
     kube.ready_pod("second")
     assert phases(kube, "Pod") == {"first": "Running", "second": "Running"}
 
 
 @pytest.fixture
-def far_user(kube: Kube, home: Kube) -> Iterator[Manifest]:
-    """The manifest of a Pod that uses a claim; in another namespace, where the claim is, the same Pod is Ready."""
-    claim, pod = load_all("storage/elsewhere.yaml")
-    name = claim["metadata"]["name"] = pod["metadata"]["name"] = kube.namespace
+def elsewhere(kube: Kube, home: Kube) -> Iterator[list[Manifest]]:
+    """The manifests of a PVC and of a Pod that uses it; the PVC exists in another namespace."""
+    pvc, pod = load_all("storage/elsewhere.yaml")
+    name = pvc["metadata"]["name"] = pod["metadata"]["name"] = kube.namespace
     pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = name
-    try:
-        home.apply([claim, pod])
-        home.ready_pod(name)
-        yield pod
-    finally:
-        home.delete("Pod", name)
-        home.delete(CLAIM, name)
+    home.create(pvc)
+    yield [pvc, pod]
+    home.delete(PVC, name)
 
 
 @pytest.mark.behavior("state-and-ingress/claim-in-the-pods-namespace")
-def test_a_claim_of_another_namespace_is_not_found(kube: Kube, far_user: Manifest) -> None:
-    """A Pod can use only claims of its own namespace: here it is Unschedulable, there the same Pod runs."""
-    kube.create(far_user)
-
-    name = far_user["metadata"]["name"]
+def test_a_pvc_of_another_namespace_is_not_found(kube: Kube, elsewhere: list[Manifest]) -> None:
+    """A Pod can use only PVCs of its own namespace: it waits until there is one of that name, and then it runs."""
+    pvc, pod = elsewhere
+    name = pod["metadata"]["name"]
+    kube.create(pod)
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert why_not_scheduled(kube, name) == "Unschedulable"
+            reason, message = why_not_scheduled(kube, name)
+            assert reason == "Unschedulable"
+            assert f'persistentvolumeclaim "{name}" not found' in message
     for look in throughout(patience.stays_so):
         with look:
             assert phases(kube, "Pod") == {name: "Pending"}
+
+    kube.create(pvc)
+
+    kube.ready_pod(name)
+    assert phases(kube, PVC) == {name: "Bound"}
 
 
 # --- the default class
@@ -457,42 +516,54 @@ def is_default(answer: str) -> Manifest:
     return {"metadata": {"annotations": {DEFAULT: answer}}}
 
 
+def move_default(kube: Kube, old: str, new: str) -> None:
+    """Make the class `new` the default instead of `old`, in this order, because other tests always need a default."""
+    kube.patch("StorageClass", new, is_default("true"))
+    kube.patch("StorageClass", old, is_default("false"))
+
+
 @pytest.fixture
 def two_classes(kube: Kube, default_class: Fields) -> Iterator[tuple[str, str]]:
-    """The names of the cluster's default class, to be given back as it was, and of another that does the same.
+    """The names of the cluster's default class, which is restored at the end, and of a newer one that does the same.
 
-    The other stays to the end of the run: some other test's claim may have got it meanwhile.
+    The newer one stays until the end of the run, because a PVC of another test may have got it meanwhile.
     """
-    other, _ = load_all("storage/csi-hostpath-sc.yaml")
-    other["metadata"]["name"] = kube.namespace
+    newer, _ = load_all("storage/csi-hostpath-sc.yaml")
+    newer["metadata"]["name"] = kube.namespace
     for field in ("provisioner", "parameters", "volumeBindingMode", "reclaimPolicy", "mountOptions"):
-        other[field] = getattr(default_class, field)
+        newer[field] = getattr(default_class, field)
     with temporarily_patched(kube, "StorageClass", default_class.metadata.name, is_default("true")):
-        kube.create(other)
+        kube.create(newer)
         yield default_class.metadata.name, kube.namespace
-        kube.patch("StorageClass", default_class.metadata.name, is_default("true"))
-        kube.patch("StorageClass", kube.namespace, is_default("false"))
+        move_default(kube, kube.namespace, default_class.metadata.name)
 
 
-def class_of_a_new_claim(kube: Kube) -> str | None:
-    """The class that the API server gives a claim which names none (a dry run; nothing is stored)."""
-    _, claim = load_all("storage/csi-hostpath-sc.yaml")
-    given: str | None = kube.create(claim, dryRun="All").spec.storageClassName
+def class_of_a_new_pvc(kube: Kube) -> str | None:
+    """The class that the API server gives a PVC that names none (a dry run; nothing is stored)."""
+    _, pvc = load_all("storage/csi-hostpath-sc.yaml")
+    given: str | None = kube.create(pvc, dryRun="All").spec.storageClassName
     return given
 
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/default-storage-class")
-def test_a_claim_without_a_class_gets_the_default_one(kube: Kube, two_classes: tuple[str, str]) -> None:
-    """An annotation makes a class the default. Set it on one, take it from the other, and new claims get the one."""
-    standard, other = two_classes
+def test_a_pvc_without_a_class_gets_the_default_one(kube: Kube, two_classes: tuple[str, str]) -> None:
+    """An annotation makes a class the default. If two classes have it, the newest counts, so take it from the old one.
+
+    Moved to the newer class and back to the older one, the default follows: only the way back shows that taking the
+    annotation away matters.
+    """
+    standard, newer = two_classes
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert class_of_a_new_claim(kube) == standard
+            assert class_of_a_new_pvc(kube) == standard
 
-    kube.patch("StorageClass", other, is_default("true"))
-    kube.patch("StorageClass", standard, is_default("false"))
-
+    move_default(kube, standard, newer)
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert class_of_a_new_claim(kube) == other
+            assert class_of_a_new_pvc(kube) == newer
+
+    move_default(kube, newer, standard)
+    for look in eventually(within=patience.controller_acts):
+        with look:
+            assert class_of_a_new_pvc(kube) == standard
