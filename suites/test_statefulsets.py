@@ -1,4 +1,4 @@
-"""StatefulSets: Pods with a name, a place in an order, and storage of their own."""
+"""StatefulSets: Pods with a stable name, an order, and a PersistentVolumeClaim (PVC) of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from fixtures.clients import Inside
+from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Kube, is_ready
 from fixtures.manifests import Manifest, load, load_all
@@ -18,13 +19,15 @@ from fixtures.waiting import eventually, throughout
 DATABASE = "statefulsets/mongo.yaml"
 IDLE = "statefulsets/mongo-idle.yaml"
 
-#: What the template's claim `data` is called for the Pod mongo-0.
-CLAIM = "data-mongo-0"
+PVC = "PersistentVolumeClaim"
+
+#: The name of the PVC that mongo-0 gets from the template `data`.
+PVC_OF_MONGO_0 = "data-mongo-0"
 
 
-def statefulset(exhibit: str, **spec: object) -> list[Manifest]:
-    """The documents of an exhibit, the fields of its StatefulSet's spec changed to these."""
-    service, workload = load_all(exhibit)
+def statefulset(manifest: str, **spec: object) -> list[Manifest]:
+    """A manifest's Service and StatefulSet, with these fields of the StatefulSet's spec changed."""
+    service, workload = load_all(manifest)
     workload["spec"] |= spec
     return [service, workload]
 
@@ -35,25 +38,23 @@ def names(objects: Iterable[Fields]) -> list[str]:
 
 
 def successor(kube: Kube, earlier: Fields) -> Fields:
-    """Wait until the one Pod of the StatefulSet is Ready and another one than `earlier`, and return it."""
+    """Wait until the StatefulSet's only Pod is Ready and is not `earlier`, and return it."""
     for look in eventually(within=patience.pod_starts):
         with look:
-            ready = [pod for pod in kube.pods(app="mongo") if is_ready(pod)]
-            uids = [pod.metadata.uid for pod in ready]
-            assert len(uids) == 1
-            assert uids != [earlier.metadata.uid]
-    return ready[0]
+            (pod,) = exactly(1, (pod for pod in kube.pods(app="mongo") if is_ready(pod)))
+            assert pod.metadata.uid != earlier.metadata.uid
+    return pod
 
 
 def wait_until_gone(kube: Kube) -> None:
-    """Wait until the StatefulSet has no Pod, not even one on its way out."""
+    """Wait until the StatefulSet has no Pod, not even a terminating one."""
     for look in eventually(within=patience.pod_goes):
         with look:
             assert names(kube.list("Pod", app="mongo")) == []
 
 
 def redis(kube: Kube, pod: str, *command: str) -> str:
-    """What the database in a Pod answers to a command, as soon as it listens and has loaded what it stored."""
+    """The answer of the database in a Pod to a command, as soon as it listens and has loaded its data."""
     for look in eventually(within=patience.server_listens):
         with look:
             output = kube.exec(pod, "redis-cli", "-e", *command)
@@ -73,10 +74,10 @@ def pods_side_by_side(kube: Kube) -> tuple[list[Fields], list[Fields]]:
 
 
 @pytest.mark.behavior("state-and-ingress/stable-names")
-def test_a_statefulset_counts_where_a_deployment_draws_lots(
+def test_statefulset_pods_are_numbered_deployment_pods_are_not(
     kube: Kube, pods_side_by_side: tuple[list[Fields], list[Fields]]
 ) -> None:
-    """Its Pods are mongo-0 and mongo-1, and what replaces mongo-0 is mongo-0; a Deployment's Pods get new random names."""
+    """A StatefulSet's Pods are mongo-0 and mongo-1, and the next mongo-0 is mongo-0; a Deployment's names are random."""
     of_statefulset, of_deployment = pods_side_by_side
     assert names(of_statefulset) == ["mongo-0", "mongo-1"]
     assert [name for name in names(of_deployment) if not re.fullmatch(r"app-\w+-\w{5}", name)] == []
@@ -84,8 +85,9 @@ def test_a_statefulset_counts_where_a_deployment_draws_lots(
     kube.delete("Pod", "mongo-0")
     kube.delete("Pod", of_deployment[0].metadata.name)
 
-    (newcomer,) = [name for name in names(kube.ready_pods(2, app="app")) if name != of_deployment[1].metadata.name]
-    assert newcomer != of_deployment[0].metadata.name
+    kept = of_deployment[1].metadata.name
+    (replacement,) = exactly(1, (name for name in names(kube.ready_pods(2, app="app")) if name != kept))
+    assert replacement != of_deployment[0].metadata.name
     for look in eventually(within=patience.pod_starts):
         with look:
             ready = {pod.metadata.name: pod.metadata.uid for pod in kube.pods(app="mongo") if is_ready(pod)}
@@ -94,7 +96,7 @@ def test_a_statefulset_counts_where_a_deployment_draws_lots(
 
 
 def lookup(inside: Inside, name: str) -> set[str]:
-    """The addresses that the cluster's DNS gives for a name."""
+    """The addresses that the cluster's DNS has for a name."""
     return set(inside.run("dig", "+search", "+short", name, "A", name, "AAAA").stdout.split())
 
 
@@ -107,7 +109,7 @@ def two_pods(kube: Kube) -> list[Fields]:
 
 @pytest.mark.behavior("state-and-ingress/own-dns-name")
 def test_each_pod_has_a_dns_name_of_its_own(kube: Kube, two_pods: list[Fields], inside: Inside) -> None:
-    """<pod>.<service>.<namespace>.svc is that Pod's IP, and the headless Service's SRV records list all such names."""
+    """<pod>.<service>.<namespace>.svc resolves to the Pod's IP, and the headless Service's SRV records list these names."""
     service = f"mongo.{kube.namespace}.svc"
 
     for look in eventually(within=patience.names_follow):
@@ -125,54 +127,55 @@ def test_each_pod_has_a_dns_name_of_its_own(kube: Kube, two_pods: list[Fields], 
 
 @pytest.fixture
 def idle_pod(kube: Kube) -> Fields:
-    """The one Pod of a StatefulSet without storage, Ready."""
+    """The only Pod of a StatefulSet without storage, Ready."""
     kube.apply(statefulset(IDLE, replicas=1))
-    return kube.ready_pods(1, app="mongo")[0]
+    (pod,) = exactly(1, kube.ready_pods(1, app="mongo"))
+    return pod
 
 
 @pytest.fixture
-def named_pod(kube: Kube, idle_pod: Fields, inside: Inside) -> Fields:
-    """The one Pod, whose DNS name leads to it."""
+def replacement(kube: Kube, idle_pod: Fields, inside: Inside) -> Fields:
+    """The Pod that replaced the only one, after DNS had the first one's address; it is Ready at another address."""
     for look in eventually(within=patience.names_follow):
         with look:
             assert lookup(inside, f"mongo-0.mongo.{kube.namespace}.svc") == {idle_pod.status.podIP}
-    return idle_pod
+    kube.delete("Pod", "mongo-0")
+    pod = successor(kube, idle_pod)
+    assert pod.status.podIP != idle_pod.status.podIP, "the next Pod happened to get the same address"
+    return pod
 
 
 @pytest.mark.behavior("state-and-ingress/own-dns-name")
-def test_the_dns_name_follows_to_the_next_pod(kube: Kube, named_pod: Fields, inside: Inside) -> None:
-    """Addresses come and go with Pods, the name stays: it leads to the Pod that has it now."""
-    kube.delete("Pod", named_pod.metadata.name)
-    newcomer = successor(kube, named_pod)
-
+def test_the_dns_name_moves_to_the_next_pod(kube: Kube, replacement: Fields, inside: Inside) -> None:
+    """A Pod's address goes with the Pod, the name stays: it resolves to the Pod that has it now, and to no other."""
     for look in eventually(within=patience.names_follow):
         with look:
-            assert lookup(inside, f"mongo-0.mongo.{kube.namespace}.svc") == {newcomer.status.podIP}
+            assert lookup(inside, f"mongo-0.mongo.{kube.namespace}.svc") == {replacement.status.podIP}
 
 
 # --- order
 
 
 def story(changes: Iterable[Change]) -> list[str]:
-    """What the watch told of each Pod, in its order: made, ready, told to end, gone."""
-    told: dict[str, None] = {}
+    """What happened to each Pod, in order: created, ready, terminating, gone."""
+    seen: dict[str, None] = {}
     for change in changes:
         pod = change.object
         if change.type == "DELETED":
             word = "gone"
         elif pod.metadata.deletionTimestamp:
-            word = "told to end"
+            word = "terminating"
         else:
-            word = "ready" if is_ready(pod) else "made"
-        told[f"{pod.metadata.name} {word}"] = None
-    return list(told)
+            word = "ready" if is_ready(pod) else "created"
+        seen[f"{pod.metadata.name} {word}"] = None
+    return list(seen)
 
 
 @pytest.mark.behavior("state-and-ingress/ordered-one-at-a-time")
-def test_pods_are_made_and_removed_one_at_a_time(kube: Kube) -> None:
-    """Each is made once the one before is Ready; from the highest down, each is told to end once the one above is gone."""
-    up = [f"mongo-{number} {word}" for number in (0, 1, 2) for word in ("made", "ready")]
-    down = [f"mongo-{number} {word}" for number in (2, 1, 0) for word in ("told to end", "gone")]
+def test_pods_are_created_and_removed_one_at_a_time(kube: Kube) -> None:
+    """Each Pod is created once the one before is Ready; from the highest down, each is deleted once the next is gone."""
+    up = [f"mongo-{number} {word}" for number in (0, 1, 2) for word in ("created", "ready")]
+    down = [f"mongo-{number} {word}" for number in (2, 1, 0) for word in ("terminating", "gone")]
 
     with kube.record("Pod", app="mongo") as changes:
         kube.apply(statefulset(IDLE, replicas=3))
@@ -187,7 +190,7 @@ def test_pods_are_made_and_removed_one_at_a_time(kube: Kube) -> None:
 
 @pytest.mark.behavior("state-and-ingress/ordered-one-at-a-time")
 def test_parallel_management_holds_no_pod_back(kube: Kube) -> None:
-    """In order, the default, there is no second Pod as long as the first is not Ready; Parallel makes all at once."""
+    """With OrderedReady, the default, there is no second Pod until the first is Ready; Parallel creates all at once."""
     kube.apply("statefulsets/held-back.yaml")
 
     for look in eventually(within=patience.controller_acts):
@@ -204,62 +207,77 @@ def test_parallel_management_holds_no_pod_back(kube: Kube) -> None:
 
 @pytest.fixture
 def mongo_0(kube: Kube) -> Fields:
-    """The one Pod of the database, Ready; it has stored a score."""
+    """The only Pod of the database, Ready; it has stored a score."""
     kube.apply(DATABASE)
-    (pod,) = kube.ready_pods(1, app="mongo")
+    (pod,) = exactly(1, kube.ready_pods(1, app="mongo"))
     assert redis(kube, "mongo-0", "SET", "score", "4711") == "OK"
     return pod
 
 
-def identity(kube: Kube, pod: Fields) -> tuple[str, str, list[str | None]]:
-    """Name, host name as its container sees it, and the claims of a Pod."""
-    claims = [volume.persistentVolumeClaim.claimName for volume in pod.spec.volumes if volume.persistentVolumeClaim]
-    return pod.metadata.name, kube.exec(pod.metadata.name, "cat", "/etc/hostname").stdout.strip(), claims
+def hostname(kube: Kube, pod: Fields) -> str:
+    """The Pod's hostname, as its container sees it."""
+    return kube.exec(pod.metadata.name, "cat", "/etc/hostname").stdout.strip()
+
+
+def pvcs_of(pod: Fields) -> list[str]:
+    """The names of the PVCs that a Pod uses."""
+    return [volume.persistentVolumeClaim.claimName for volume in pod.spec.volumes if volume.persistentVolumeClaim]
 
 
 @pytest.mark.behavior("state-and-ingress/identity-survives-rescheduling")
-def test_another_pod_takes_over_name_host_name_and_claim(kube: Kube, mongo_0: Fields) -> None:
-    """What comes back is another Pod, with another UID, but with the same name, host name and volume claim."""
-    claim = kube.get("PersistentVolumeClaim", CLAIM).metadata.uid
+def test_the_next_pod_has_the_same_name_hostname_and_pvc(kube: Kube, mongo_0: Fields) -> None:
+    """What comes back is another Pod, with another UID, but with the same name, the same hostname and the same PVC."""
+    pvc = kube.get(PVC, PVC_OF_MONGO_0).metadata.uid
 
     kube.delete("Pod", "mongo-0")
-    newcomer = successor(kube, mongo_0)
+    following = successor(kube, mongo_0)
 
-    assert identity(kube, newcomer) == ("mongo-0", "mongo-0", [CLAIM])
-    assert kube.get("PersistentVolumeClaim", CLAIM).metadata.uid == claim
+    assert following.metadata.name == hostname(kube, following) == "mongo-0"
+    assert pvcs_of(following) == [PVC_OF_MONGO_0]
+    assert kube.get(PVC, PVC_OF_MONGO_0).metadata.uid == pvc
 
 
 @pytest.fixture
-def another_worker(idle_pod: Fields, workers: list[Fields]) -> Fields:
-    """A worker on which the Pod is not. Skips where there is no other."""
-    others = [worker for worker in workers if worker.metadata.name != idle_pod.spec.nodeName]
+def movable_pod(kube: Kube) -> Fields:
+    """The only Pod of a database that keeps its data in an emptyDir, which ties it to no node, Ready."""
+    service, database = statefulset(DATABASE, volumeClaimTemplates=[])
+    database["spec"]["template"]["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    kube.apply([service, database])
+    (pod,) = exactly(1, kube.ready_pods(1, app="mongo"))
+    return pod
+
+
+@pytest.fixture
+def another_worker(movable_pod: Fields, workers: list[Fields]) -> Fields:
+    """A worker on which the Pod is not. Skips if there is no other."""
+    others = [worker for worker in workers if worker.metadata.name != movable_pod.spec.nodeName]
     if not others:
         pytest.skip("there is only one worker, so no Pod can come back on another; add a worker")
     return others[0]
 
 
 @pytest.mark.behavior("state-and-ingress/identity-survives-rescheduling")
-def test_the_name_moves_to_another_node(kube: Kube, idle_pod: Fields, another_worker: Fields) -> None:
-    """Where no storage ties it to its node, mongo-0 may come back on another one: it is mongo-0 there too."""
+def test_the_identity_moves_to_another_node(kube: Kube, movable_pod: Fields, another_worker: Fields) -> None:
+    """If no storage ties mongo-0 to its node, it may come back on another one: there, too, it is mongo-0."""
     there = {"kubernetes.io/hostname": another_worker.metadata.labels["kubernetes.io/hostname"]}
 
     kube.patch("StatefulSet", "mongo", {"spec": {"template": {"spec": {"nodeSelector": there}}}})
-    newcomer = successor(kube, idle_pod)
+    following = successor(kube, movable_pod)
 
-    assert newcomer.spec.nodeName == another_worker.metadata.name
-    assert (newcomer.metadata.name, newcomer.spec.hostname) == ("mongo-0", "mongo-0")
+    assert following.spec.nodeName == another_worker.metadata.name
+    assert following.metadata.name == hostname(kube, following) == "mongo-0"
 
 
 @pytest.fixture
 def two_databases(kube: Kube) -> list[str]:
-    """The names of two Pods of the database, Ready; they were started at the same time, for that is quicker."""
+    """The names of two Pods of the database, Ready; they started at the same time, because that is faster."""
     kube.apply(statefulset(DATABASE, replicas=2, podManagementPolicy="Parallel"))
     return names(kube.ready_pods(2, app="mongo"))
 
 
 @pytest.mark.behavior("state-and-ingress/pods-are-not-interchangeable")
 def test_each_pod_has_a_volume_and_content_of_its_own(kube: Kube, two_databases: list[str]) -> None:
-    """The Pods of a StatefulSet are alike in their spec only: each has its own claim, and what one stores no other sees."""
+    """The Pods of a StatefulSet are not interchangeable: each has its own PVC, and no other Pod sees what it stores."""
     for pod in two_databases:
         assert kube.exec(pod, "sh", "-c", f"echo {pod} > /data/written-by").code == 0
 
@@ -267,14 +285,14 @@ def test_each_pod_has_a_volume_and_content_of_its_own(kube: Kube, two_databases:
         "mongo-0": "mongo-0\n",
         "mongo-1": "mongo-1\n",
     }
-    volumes = {claim.metadata.name: claim.spec.volumeName for claim in kube.list("PersistentVolumeClaim")}
+    volumes = {pvc.metadata.name: pvc.spec.volumeName for pvc in kube.list(PVC)}
     assert list(volumes) == ["data-mongo-0", "data-mongo-1"]
     assert volumes["data-mongo-0"] != volumes["data-mongo-1"]
 
 
 @pytest.mark.behavior("state-and-ingress/new-pod-takes-over-the-stored-state")
 def test_the_next_pod_reads_what_the_last_one_stored(kube: Kube, mongo_0: Fields) -> None:
-    """The state is in the volume, not in the Pod: the next mongo-0 goes on with it, whether the last one ended well or not."""
+    """The state is in the volume, not in the Pod: the next mongo-0 has it, even if the last one was deleted by force."""
     kube.delete("Pod", "mongo-0")
     second = successor(kube, mongo_0)
     assert redis(kube, "mongo-0", "GET", "score") == "4711"
@@ -285,13 +303,13 @@ def test_the_next_pod_reads_what_the_last_one_stored(kube: Kube, mongo_0: Fields
     assert redis(kube, "mongo-0", "GET", "score") == "4712"
 
 
-# --- claims
+# --- PVCs
 
 
 @pytest.mark.behavior("state-and-ingress/claims-outlive-scaling")
-def test_a_claim_outlives_scaling_and_the_statefulset(kube: Kube, mongo_0: Fields) -> None:
-    """Scaled to none, even deleted: the claim stays, and the mongo-0 that comes after finds its data again."""
-    claim = kube.get("PersistentVolumeClaim", CLAIM).metadata.uid
+def test_a_pvc_outlives_scaling_and_the_statefulset(kube: Kube, mongo_0: Fields) -> None:
+    """Scaling to zero and even deleting the StatefulSet keep the PVC, and the next mongo-0 finds its data again."""
+    pvc = kube.get(PVC, PVC_OF_MONGO_0).metadata.uid
 
     kube.scale("StatefulSet", "mongo", 0)
     wait_until_gone(kube)
@@ -304,66 +322,66 @@ def test_a_claim_outlives_scaling_and_the_statefulset(kube: Kube, mongo_0: Field
     kube.apply(DATABASE)
     successor(kube, second)
     assert redis(kube, "mongo-0", "GET", "score") == "4711"
-    assert kube.get("PersistentVolumeClaim", CLAIM).metadata.uid == claim
+    assert kube.get(PVC, PVC_OF_MONGO_0).metadata.uid == pvc
 
 
-def two_claims(kube: Kube, when_scaled: str, when_deleted: str) -> None:
-    """Make a StatefulSet of two with this retention policy, and wait until both Pods and claims are there."""
-    manifest = load("statefulsets/claims-only.yaml")
+def create_two_pvcs(kube: Kube, when_scaled: str, when_deleted: str) -> None:
+    """Create a StatefulSet of two with this retention policy, and wait until both Pods and both PVCs exist."""
+    manifest = load("statefulsets/pvcs-only.yaml")
     manifest["spec"]["persistentVolumeClaimRetentionPolicy"] = {"whenScaled": when_scaled, "whenDeleted": when_deleted}
     kube.create(manifest)
     for look in eventually(within=patience.controller_acts):
         with look:
             assert names(kube.pods(app="mongo")) == ["mongo-0", "mongo-1"]
-            assert claims(kube) == ["data-mongo-0", "data-mongo-1"]
+            assert pvcs(kube) == ["data-mongo-0", "data-mongo-1"]
 
 
-def claims(kube: Kube) -> list[str]:
-    """The names of the claims that there are."""
-    return names(kube.list("PersistentVolumeClaim"))
+def pvcs(kube: Kube) -> list[str]:
+    """The names of all PVCs of the namespace."""
+    return names(kube.list(PVC))
 
 
 @pytest.fixture
-def claims_go_when_scaled(kube: Kube) -> None:
-    """Two claims of a StatefulSet with whenScaled: Delete and whenDeleted: Retain."""
-    two_claims(kube, when_scaled="Delete", when_deleted="Retain")
+def pvcs_deleted_when_scaled(kube: Kube) -> None:
+    """Two PVCs of a StatefulSet with whenScaled: Delete and whenDeleted: Retain."""
+    create_two_pvcs(kube, when_scaled="Delete", when_deleted="Retain")
 
 
 @pytest.mark.behavior("state-and-ingress/claims-outlive-scaling")
-@pytest.mark.usefixtures("claims_go_when_scaled")
-def test_when_scaled_delete_removes_the_claims_of_removed_pods(kube: Kube) -> None:
-    """Younger than the document: a claim goes with its Pod when the StatefulSet says so. It need not outlive scaling."""
+@pytest.mark.usefixtures("pvcs_deleted_when_scaled")
+def test_when_scaled_delete_removes_the_pvcs_of_removed_pods(kube: Kube) -> None:
+    """Newer than the document: with whenScaled: Delete, scaling down deletes the PVCs of the removed Pods, and no others."""
     kube.scale("StatefulSet", "mongo", 1)
 
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert claims(kube) == ["data-mongo-0"]
+            assert pvcs(kube) == ["data-mongo-0"]
 
     kube.delete("StatefulSet", "mongo")
     wait_until_gone(kube)
     for look in throughout(patience.stays_so):
         with look:
-            assert claims(kube) == ["data-mongo-0"]
+            assert pvcs(kube) == ["data-mongo-0"]
 
 
 @pytest.fixture
-def claims_go_when_deleted(kube: Kube) -> None:
-    """Two claims of a StatefulSet with whenScaled: Retain and whenDeleted: Delete."""
-    two_claims(kube, when_scaled="Retain", when_deleted="Delete")
+def pvcs_deleted_when_deleted(kube: Kube) -> None:
+    """Two PVCs of a StatefulSet with whenScaled: Retain and whenDeleted: Delete."""
+    create_two_pvcs(kube, when_scaled="Retain", when_deleted="Delete")
 
 
 @pytest.mark.behavior("state-and-ingress/claims-outlive-scaling")
-@pytest.mark.usefixtures("claims_go_when_deleted")
-def test_when_deleted_delete_removes_the_claims_with_the_statefulset(kube: Kube) -> None:
-    """The other half of the policy: scaling leaves the claims, and the StatefulSet takes all of them with it."""
+@pytest.mark.usefixtures("pvcs_deleted_when_deleted")
+def test_when_deleted_delete_removes_the_pvcs_with_the_statefulset(kube: Kube) -> None:
+    """With whenDeleted: Delete, scaling keeps the PVCs, and all of them are deleted with the StatefulSet."""
     kube.scale("StatefulSet", "mongo", 0)
     wait_until_gone(kube)
     for look in throughout(patience.stays_so):
         with look:
-            assert claims(kube) == ["data-mongo-0", "data-mongo-1"]
+            assert pvcs(kube) == ["data-mongo-0", "data-mongo-1"]
 
     kube.delete("StatefulSet", "mongo")
 
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert claims(kube) == []
+            assert pvcs(kube) == []
