@@ -137,6 +137,15 @@ def test_an_exec_by_websocket_takes_the_right_to_create_it() -> None:
     assert audit.rights(log, "looker") == {("", "pods/exec"): {"get", "create"}}
 
 
+@pytest.mark.parametrize(("code", "verbs"), [(200, {"patch"}), (201, {"patch", "create"})])
+def test_an_apply_that_makes_an_object_takes_the_right_to_create_it(code: int, verbs: set[str]) -> None:
+    applied = json.loads(event("patch", resource="daemonsets", apiGroup="apps", namespace="a", name="inside"))
+
+    log = [json.dumps({**applied, "responseStatus": {"code": code}})]
+
+    assert audit.rights(log, "looker") == {("apps", "daemonsets"): verbs}
+
+
 USED: audit.Rights = {
     ("", "pods"): {"get", "list"},
     ("", "services"): {"list", "get"},

@@ -79,6 +79,7 @@ def put(row: Row, engine: Engine, kind: Path, image: str, reports: Path, asked: 
         else:
             with signals_held():
                 cluster.remove()
+            say(f"cluster {cluster.name} is removed")
     took, wrong = time.monotonic() - began, sum(len(result.problems) for result in results)
     late = "" if took <= ROW_TAKES else f", more than {duration(ROW_TAKES)}"
     say(f"{row.name}: {duration(took)}{late}, {wrong or 'nothing'} wrong")
@@ -152,7 +153,7 @@ def main() -> int:
         print(f"foreign: {stop}", file=sys.stderr)
         return stop.exit_code
     except KeyboardInterrupt:
-        print("foreign: interrupted; the cluster is removed", file=sys.stderr)
+        print("foreign: interrupted", file=sys.stderr)
         return INTERRUPTED
     print("\n".join(table(results)))
     return BROKEN if any(result.problems for result in results) else HOLDS

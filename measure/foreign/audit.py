@@ -18,6 +18,9 @@ POLICY: Mapping[str, Any] = {
 #: Subresources that upgrade the connection. A WebSocket client asks for them by GET, and `create` is checked as well.
 UPGRADED = ("pods/attach", "pods/exec", "pods/portforward")
 
+#: The answer to a request that has made an object: to a server-side apply too, which then takes the right to create.
+CREATED = 201
+
 #: Paths without a resource: each of a family is granted as the whole family.
 FAMILIES = ("/api/", "/apis/", "/openapi/")
 
@@ -52,7 +55,7 @@ def rights(log: Iterable[str], user: str) -> Rights:
         resource = "/".join(part for part in (reference["resource"], reference.get("subresource")) if part)
         verbs = used.setdefault((reference.get("apiGroup", ""), resource), set())
         verbs.add(event["verb"])
-        if resource in UPGRADED:
+        if resource in UPGRADED or event.get("responseStatus", {}).get("code") == CREATED:
             verbs.add("create")
     return used
 
