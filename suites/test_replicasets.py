@@ -197,8 +197,9 @@ def ready_pods_without(kube: Kube, lost: Fields, count: int) -> list[Fields]:
 def test_a_lost_pod_is_replaced(kube: Kube, manifest: str, replicas: int) -> None:
     """Delete a Pod, or let one fail: another takes its place, even where there is to be just one."""
     controller = kube.create(with_replicas(manifest, replicas))
-    deleted = kube.ready_pods(replicas, app=LABEL)[0]
+    before = kube.ready_pods(replicas, app=LABEL)
 
+    deleted = before[0]
     kube.delete("Pod", deleted.metadata.name)
     failed = ready_pods_without(kube, deleted, replicas)[0]
     fail(kube, failed)

@@ -447,7 +447,7 @@ def test_a_service_follows_scaling(kube: Kube, switchable_pods: list[Fields], in
 def test_an_unready_pod_gets_no_requests(kube: Kube, switchable_pods: list[Fields], inside: Inside) -> None:
     """A Pod that is not ready keeps running but gets no requests. When it is ready again, it gets requests again."""
     url = by_cluster_ip(kube.get("Service", "svc-clusterip"))
-    one, other = sorted(names(switchable_pods))
+    one, other = exactly(2, sorted(names(switchable_pods)))
 
     def wait_until_requests_go_to(pods: set[str]) -> None:
         for look in eventually(within=patience.service_rules):
@@ -590,8 +590,9 @@ def test_the_services_port_leads_to_the_target_port(
     svc_clusterip: Fields, backends: list[Fields], inside: Inside
 ) -> None:
     """`port: 8080, targetPort: 80`: the Service answers on 8080 and not on 80, its Pods answer on 80 and not on 8080."""
-    service, pod = (f"http://{ip}:%s/hostname" for ip in (svc_clusterip.spec.clusterIP, backends[0].status.podIP))
-    open_ports, others = [service % 8080, pod % 80], [service % 80, pod % 8080]
+    service, pod = f"http://{svc_clusterip.spec.clusterIP}", f"http://{backends[0].status.podIP}"
+    open_ports = [f"{service}:8080/hostname", f"{pod}:80/hostname"]
+    others = [f"{service}:80/hostname", f"{pod}:8080/hostname"]
 
     for look in eventually(within=patience.service_rules):
         with look:
@@ -624,7 +625,7 @@ def test_target_port_defaults_to_port(own_service: OwnService, backends: list[Fi
     service = own_service(CLUSTER_IP, ports=[{"name": "web", "port": 80}, {"name": "other", "port": 8081}])
 
     assert {port.port: port.targetPort for port in service.spec.ports} == {80: 80, 8081: 8081}
-    web, other = (f"http://{service.spec.clusterIP}:{port}/hostname" for port in (80, 8081))
+    web, other = f"http://{service.spec.clusterIP}:80/hostname", f"http://{service.spec.clusterIP}:8081/hostname"
     for look in eventually(within=patience.service_rules):
         with look:
             assert list(unserved(inside, [web, other], backends)) == [other]

@@ -241,7 +241,7 @@ def test_a_volume_belongs_to_the_cluster_a_pvc_to_a_namespace(kube: Kube, volume
 # --- local volumes
 
 
-def local(kube: Kube, workers: list[Fields]) -> list[Manifest]:
+def local(kube: Kube, workers: list[Fields]) -> tuple[Manifest, Manifest, Manifest]:
     """A local volume on the first worker, in a class that only this test uses; its PVC; a Pod that prefers the second."""
     volume, pvc, pod = load_all("storage/local-volume.yaml")
     volume["metadata"]["name"] = kube.namespace
@@ -250,7 +250,7 @@ def local(kube: Kube, workers: list[Fields]) -> list[Manifest]:
     terms[0]["matchExpressions"][0]["values"] = [hostname(workers[0])]
     preferred = pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     preferred[0]["preference"]["matchExpressions"][0]["values"] = [hostname(workers[1])]
-    return [volume, pvc, pod]
+    return volume, pvc, pod
 
 
 def hostname(node: Fields) -> str:
