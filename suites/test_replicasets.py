@@ -281,10 +281,9 @@ def test_a_pod_that_was_there_before_counts(kube: Kube, early_pod: Fields) -> No
         for look in eventually(within=patience.controller_acts):
             with look:
                 assert observed(kube, "ReplicaSet", "replicaset-nginx").status.replicas == 4
-                made = [change.object for change in changes if change.type == "ADDED"]
+                made = exactly(3, [change.object for change in changes if change.type == "ADDED"])
                 assert who(*made) == who(*four) - who(early_pod)
 
-    exactly(3, made)
     assert controllers(four).get("my-nginx-pod") == "replicaset-nginx"
 
 
