@@ -25,11 +25,11 @@ PVC = "PersistentVolumeClaim"
 PVC_OF_MONGO_0 = "data-mongo-0"
 
 
-def statefulset(manifest: str, **spec: object) -> list[Manifest]:
+def statefulset(manifest: str, **spec: object) -> tuple[Manifest, Manifest]:
     """A manifest's Service and StatefulSet, with these fields of the StatefulSet's spec changed."""
     service, workload = load_all(manifest)
     workload["spec"] |= spec
-    return [service, workload]
+    return service, workload
 
 
 def names(objects: Iterable[Fields]) -> list[str]:
