@@ -260,7 +260,10 @@ def hostname(node: Fields) -> str:
 
 @pytest.fixture
 def user(kube: Kube, workers: list[Fields]) -> Iterator[Manifest]:
-    """The manifest of a Pod that prefers the second worker; its PVC is Bound to a local volume of the first worker."""
+    """The manifest of a Pod whose PVC is Bound to a local volume of the first worker.
+
+    It prefers the second worker: with an emptyDir in place of the PVC, the same Pod is Ready there.
+    """
     manifest, pvc, pod = local(kube, workers)
     volume = kube.create(manifest)
     try:
@@ -269,16 +272,12 @@ def user(kube: Kube, workers: list[Fields]) -> Iterator[Manifest]:
         for look in eventually(within=patience.controller_acts):
             with look:
                 assert phases(kube, PVC) == {"local": "Bound"}
+        spec = pod["spec"] | {"volumes": [{"name": "data", "emptyDir": {}}]}
+        kube.create(pod | {"metadata": {"name": "without-pvc"}, "spec": spec})
+        assert kube.ready_pod("without-pvc").spec.nodeName == workers[1].metadata.name
         yield pod
     finally:
         kube.delete(VOLUME, kube.namespace)
-
-
-def run_without_pvc(kube: Kube, user: Manifest, worker: Fields) -> None:
-    """Run the same Pod with an emptyDir in place of the PVC, and see that it goes to this worker."""
-    spec = user["spec"] | {"volumes": [{"name": "data", "emptyDir": {}}]}
-    kube.create(user | {"metadata": {"name": "without-pvc"}, "spec": spec})
-    assert kube.ready_pod("without-pvc").spec.nodeName == worker.metadata.name
 
 
 @pytest.mark.xdist_group("cluster")
@@ -299,8 +298,6 @@ def test_a_local_volume_must_name_its_node(kube: Kube, workers: list[Fields]) ->
 @pytest.mark.behavior("state-and-ingress/local-storage-is-bound-to-a-node")
 def test_a_pod_follows_its_local_volume(kube: Kube, user: Manifest, workers: list[Fields]) -> None:
     """A Pod runs where its local volume is, every time, even if it prefers another node and would run there without it."""
-    run_without_pvc(kube, user, workers[1])
-
     nodes = []
     for _ in range(2):
         kube.create(user)
@@ -313,19 +310,12 @@ def test_a_pod_follows_its_local_volume(kube: Kube, user: Manifest, workers: lis
     assert nodes == [workers[0].metadata.name] * 2
 
 
-@pytest.fixture
-def forced_user(kube: Kube, user: Manifest, workers: list[Fields]) -> Manifest:
-    """The Pod's manifest with a selector for the second worker, on which the same Pod without the PVC is Ready."""
-    user["spec"]["nodeSelector"] = {"kubernetes.io/hostname": hostname(workers[1])}
-    run_without_pvc(kube, user, workers[1])
-    return user
-
-
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/local-storage-is-bound-to-a-node")
-def test_a_pod_cannot_leave_its_local_volume(kube: Kube, forced_user: Manifest) -> None:
+def test_a_pod_cannot_leave_its_local_volume(kube: Kube, user: Manifest, workers: list[Fields]) -> None:
     """If a Pod must run on a node without its local volume, it is Unschedulable because of the volume's node affinity."""
-    kube.create(forced_user)
+    user["spec"]["nodeSelector"] = {"kubernetes.io/hostname": hostname(workers[1])}
+    kube.create(user)
 
     for look in eventually(within=patience.controller_acts):
         with look:
@@ -353,7 +343,7 @@ def default_class(kube: Kube) -> Fields:
 
 
 @pytest.fixture
-def dynamic(kube: Kube, default_class: Fields) -> Iterator[list[Manifest]]:
+def dynamic(kube: Kube, default_class: Fields) -> Iterator[tuple[Manifest, Manifest]]:
     """A PVC and a Pod for a class like the default one that waits for the first consumer, and names the volume's folder.
 
     Skips if the default class has another provisioner, of which this suite knows no parameter.
@@ -366,14 +356,14 @@ def dynamic(kube: Kube, default_class: Fields) -> Iterator[list[Manifest]]:
         key: value for key, value in default_class.parameters.items() if key != "pathPattern"
     }
     kube.create(storage_class)
-    yield [pvc, pod]
+    yield pvc, pod
     kube.delete("StorageClass", kube.namespace)
 
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/dynamic-provisioning")
 def test_a_volume_is_provisioned_once_a_pod_uses_the_pvc(
-    kube: Kube, dynamic: list[Manifest], default_class: Fields
+    kube: Kube, dynamic: tuple[Manifest, Manifest], default_class: Fields
 ) -> None:
     """The class's provisioner makes a volume as its parameters say; with WaitForFirstConsumer it waits for a Pod."""
     pvc = kube.create(dynamic[0])
@@ -477,18 +467,18 @@ def test_read_write_once_means_one_node_not_one_pod(kube: Kube, second_on_the_sa
 
 
 @pytest.fixture
-def elsewhere(kube: Kube, home: Kube) -> Iterator[list[Manifest]]:
+def elsewhere(kube: Kube, home: Kube) -> Iterator[tuple[Manifest, Manifest]]:
     """The manifests of a PVC and of a Pod that uses it; the PVC exists in another namespace."""
     pvc, pod = load_all("storage/elsewhere.yaml")
     name = pvc["metadata"]["name"] = pod["metadata"]["name"] = kube.namespace
     pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = name
     home.create(pvc)
-    yield [pvc, pod]
+    yield pvc, pod
     home.delete(PVC, name)
 
 
 @pytest.mark.behavior("state-and-ingress/claim-in-the-pods-namespace")
-def test_a_pvc_of_another_namespace_is_not_found(kube: Kube, elsewhere: list[Manifest]) -> None:
+def test_a_pvc_of_another_namespace_is_not_found(kube: Kube, elsewhere: tuple[Manifest, Manifest]) -> None:
     """A Pod can use only PVCs of its own namespace: it waits until there is one of that name, and then it runs."""
     pvc, pod = elsewhere
     name = pod["metadata"]["name"]
