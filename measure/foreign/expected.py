@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.catalogue import Behavior
-
-HOLDS, BROKEN, NOT_OBSERVED, INCONCLUSIVE = "holds", "broken", "not observed", "inconclusive"
-IN_PART, PLANNED = "in part", "planned"
+from runner.verdicts import BROKEN, HOLDS, IN_PART, INCONCLUSIVE, NOT_OBSERVED, PLANNED
 
 #: The verdicts, in the order of a table's columns.
 VERDICTS = (HOLDS, BROKEN, NOT_OBSERVED, INCONCLUSIVE, IN_PART, PLANNED)

@@ -128,7 +128,7 @@ class Play:
         try:
             while not when():
                 if process.poll() is not None or time.monotonic() - began > CHANGES_WITHIN:
-                    self.problem("the run was over, or took too long, before it had changed anything to be given back")
+                    self.problem("the run was over, or took too long, before it had changed what is to be given back")
                     break
                 time.sleep(0.2)
         finally:
