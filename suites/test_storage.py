@@ -11,6 +11,7 @@ import pytest
 from fixtures.api import refused
 from fixtures.counting import exactly
 from fixtures.fields import Fields
+from fixtures.inconclusive import NotObserved
 from fixtures.kube import Kube
 from fixtures.manifests import Manifest, load_all
 from fixtures.namespaces import MANAGED_BY, temporarily_patched
@@ -144,7 +145,7 @@ def available(kube: Kube, volume: Fields) -> Fields:
 
     A PVC comes after that: the controller looks for a volume when a PVC is created, and then only every 15 s.
     """
-    for look in eventually(within=patience.controller_acts):
+    for look in eventually(within=patience.volume_binds):
         with look:
             assert phase(kube, volume) == "Available"
     return volume
@@ -176,7 +177,7 @@ def create_pvc(kube: Kube, name: str, size: str = "1Gi", mode: str = "ReadWriteO
 def test_a_volume_is_unused_until_a_pvc_fits_it(kube: Kube, volume: Fields) -> None:
     """A PVC that asks for more, or for another access mode, stays Pending; the volume waits for one that fits."""
     unfit = [create_pvc(kube, "too-large", size="2Gi"), create_pvc(kube, "other-mode", mode="ReadWriteMany")]
-    for look in eventually(within=patience.controller_acts):
+    for look in eventually(within=patience.volume_binds):
         with look:
             assert ["ProvisioningFailed" in event_reasons(kube, pvc) for pvc in unfit] == [True, True]
     for look in throughout(patience.stays_so):
@@ -186,7 +187,7 @@ def test_a_volume_is_unused_until_a_pvc_fits_it(kube: Kube, volume: Fields) -> N
 
     fits = create_pvc(kube, "fits")
 
-    for look in eventually(within=patience.controller_acts):
+    for look in eventually(within=patience.volume_binds):
         with look:
             assert phases(kube, PVC) == {"too-large": "Pending", "other-mode": "Pending", "fits": "Bound"}
             assert phase(kube, volume) == "Bound"
@@ -198,7 +199,7 @@ def test_a_volume_is_unused_until_a_pvc_fits_it(kube: Kube, volume: Fields) -> N
 def pvc(kube: Kube, volume: Fields) -> Fields:
     """A PVC, Bound to the statically provisioned volume."""
     pvc = create_pvc(kube, "fits")
-    for look in eventually(within=patience.controller_acts):
+    for look in eventually(within=patience.volume_binds):
         with look:
             assert phase(kube, pvc) == "Bound"
     return kube.get(PVC, "fits")
@@ -210,13 +211,13 @@ def pvc(kube: Kube, volume: Fields) -> Fields:
 def test_a_volume_whose_pvc_is_deleted_is_released_not_available(kube: Kube, volume: Fields) -> None:
     """Without its PVC the volume is Released: it still has the data of the old PVC, so no other PVC gets it."""
     kube.delete(PVC, "fits")
-    for look in eventually(within=patience.controller_acts):
+    for look in eventually(within=patience.volume_binds):
         with look:
             assert phase(kube, volume) == "Released"
 
     following = create_pvc(kube, "next")
 
-    for look in eventually(within=patience.controller_acts):
+    for look in eventually(within=patience.volume_binds):
         with look:
             assert "ProvisioningFailed" in event_reasons(kube, following)
     for look in throughout(patience.stays_so):
@@ -269,7 +270,7 @@ def user(kube: Kube, workers: list[Fields]) -> Iterator[Manifest]:
     try:
         available(kube, volume)
         kube.create(pvc)
-        for look in eventually(within=patience.controller_acts):
+        for look in eventually(within=patience.volume_binds):
             with look:
                 assert phases(kube, PVC) == {"local": "Bound"}
         spec = pod["spec"] | {"volumes": [{"name": "data", "emptyDir": {}}]}
@@ -346,11 +347,11 @@ def default_class(kube: Kube) -> Fields:
 def dynamic(kube: Kube, default_class: Fields) -> Iterator[tuple[Manifest, Manifest]]:
     """A PVC and a Pod for a class like the default one that waits for the first consumer, and names the volume's folder.
 
-    Skips if the default class has another provisioner, of which this suite knows no parameter.
+    Not observed if the default class has another provisioner, of which this suite knows no parameter.
     """
     storage_class, pvc, pod = load_all("storage/dynamic.yaml")
     if default_class.provisioner != storage_class["provisioner"]:
-        pytest.skip(f"no parameter of {default_class.provisioner} is known; use {storage_class['provisioner']}")
+        raise NotObserved(f"no parameter of {default_class.provisioner} is known; use {storage_class['provisioner']}")
     storage_class["metadata"]["name"] = pvc["spec"]["storageClassName"] = kube.namespace
     storage_class["parameters"] |= {
         key: value for key, value in default_class.parameters.items() if key != "pathPattern"
@@ -367,7 +368,7 @@ def test_a_volume_is_provisioned_once_a_pod_uses_the_pvc(
 ) -> None:
     """The class's provisioner makes a volume as its parameters say; with WaitForFirstConsumer it waits for a Pod."""
     pvc = kube.create(dynamic[0])
-    for number, look in enumerate(eventually(within=patience.controller_acts)):
+    for number, look in enumerate(eventually(within=patience.volume_binds)):
         with look:
             touch(kube, PVC, "dynamic", number)
             assert "WaitForFirstConsumer" in event_reasons(kube, pvc)
