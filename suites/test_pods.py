@@ -113,6 +113,7 @@ def refusals_of(kube: Kube, files: Iterable[str]) -> dict[str, str]:
     refusals = {}
     for name in files:
         for document in load_all(name):
+            document["metadata"].pop("namespace", None)  # one file names its own, which is not there
             try:
                 kube.create(document, dryRun="All")
             except ApiRefusal as refusal:
