@@ -7,7 +7,10 @@ from typing import Any, cast
 import pytest
 
 from fixtures.api import Api, ApiRefusal
+from fixtures.fields import Fields
 from fixtures.namespaces import RunId
+from fixtures.nodes import KindNodes
+from machine.engine import Engine
 from runner import capabilities
 from runner.capabilities import Question, why_missing
 
@@ -65,3 +68,36 @@ def test_a_missing_right_is_what_the_cluster_lacks(monkeypatch: pytest.MonkeyPat
     missing = why_missing(Question(cast("Api", AllowsEverything()), RUN), "multi-node", tmp_path)
 
     assert missing == "the right to list nodes is missing for this context's user; grant it"
+
+
+def node(name: str, ready: bool = True) -> Fields:
+    condition = {"type": "Ready", "status": "True" if ready else "False"}
+    meta = {"name": name}
+    return Fields.of({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": {"conditions": [condition]}})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "remedy"),
+    [
+        ([node("a"), node("b")], None),
+        ([node("a"), node("b", ready=False)], "get b Ready"),
+        ([node("a")], "add a worker"),
+    ],
+)
+def test_a_worker_that_is_not_ready_is_named_before_another_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[Fields], remedy: str | None
+) -> None:
+    monkeypatch.setattr(capabilities, "all_nodes", lambda _: nodes)
+
+    missing = capabilities.CHECKS["multi-node"](Question(cast("Api", AllowsEverything()), RUN))
+
+    assert missing is None if remedy is None else str(missing).endswith(remedy)
+
+
+def test_a_stopped_node_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = KindNodes(Engine("podman"), "mine", stopped=("mine-worker2",))
+    monkeypatch.setattr(capabilities, "kind_nodes", lambda _: kind)
+
+    missing = capabilities.CHECKS["node-network"](Question(cast("Api", AllowsEverything()), RUN))
+
+    assert str(missing).endswith("because the node mine-worker2 is stopped; start it")

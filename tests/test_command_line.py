@@ -163,3 +163,21 @@ def test_list_images_prints_what_a_mirror_needs(verify: Verify) -> None:
     assert any("node" in image for image in images)
     assert "registry.k8s.io/e2e-test-images/agnhost:2.63.0" in images
     assert not any(image.startswith("localhost/") for image in images)
+
+
+def test_a_venv_of_somebody_elses_is_left_alone(root: Path, tmp_path: Path) -> None:
+    for name in ("verify", "environment", "requirements.txt"):
+        (tmp_path / name).write_bytes((root / name).read_bytes())
+    (tmp_path / "verify").chmod(0o755)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "mine").touch()
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "behaviors.json").write_text('{"verdict": "holds"}')
+
+    done = subprocess.run([tmp_path / "verify"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    assert done.returncode == 12
+    assert the_one_line(done) == "kubehave: there is a .venv that kubehave did not make; move it away, then try again"
+    assert (tmp_path / ".venv" / "mine").exists()
+    assert (tmp_path / "report" / "previous" / "behaviors.json").exists()
+    assert not (tmp_path / "report" / "behaviors.json").exists()

@@ -227,6 +227,13 @@ def test_what_was_simulated_is_said_with_the_behavior() -> None:
     assert "  load balancer: simulated by the suite: objects/a" in summary(rows)
 
 
+def test_what_never_began_is_one_line_of_the_summary() -> None:
+    ledger = Ledger(CATALOGUE, every={"t": ["objects/a"], "u": ["objects/b"]})
+    ledger.choose(["t", "u"])
+
+    assert "  inconclusive: its test never began: objects/a, objects/b" in summary(ledger.verdicts())
+
+
 def test_the_summary_names_what_does_not_hold_with_its_reason() -> None:
     lacks = ("x.py", 1, "Skipped: the cluster lacks storage")
     catalogue = {name: Behavior(name, "pods", "It does.", "that") for name in ("objects/c", "objects/d")}
