@@ -61,8 +61,7 @@ def put(row: Row, engine: Engine, kind: Path, image: str, reports: Path, asked: 
     try:
         cluster.make(kind, image, row.workers, row.server, say)
         say(f"cluster {cluster.name} is ready after {duration(time.monotonic() - began)}")
-        options = ["--patience", str(asked.patience)] if asked.patience != 1 else []
-        play = Play(row.name, cluster, reports, options, asked.write, say)
+        play = Play(row.name, cluster, reports, asked.patience, asked.write, say)
         with ExitStack() as stack:
             row.prepare(play, stack)
             results = play.results

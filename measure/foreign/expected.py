@@ -77,7 +77,7 @@ def differences(
         return [*lines, *(f"{row['id']}: {row['verdict']} ({row['reason']})" for row in failed)]
     verdicts = wanted(expected, behaviors)
     if missing := [name for name in verdicts if name not in rows]:
-        lines.append(f"{len(missing)} behaviors are not in the report: {', '.join(missing)}")
+        lines.append(f"{len(missing)} behaviors are not in the report: {', '.join(missing[:5])}" + (", ..." if missing[5:] else ""))
     for name, verdict in verdicts.items():
         if name not in rows:
             continue

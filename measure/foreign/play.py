@@ -46,11 +46,9 @@ class Result:
 class Play:
     """A row at work: its cluster, what every run is given, and the results so far."""
 
-    def __init__(
-        self, row: str, cluster: Foreign, reports: Path, options: Sequence[str], write: bool, say: Say
-    ) -> None:
+    def __init__(self, row: str, cluster: Foreign, reports: Path, factor: float, write: bool, say: Say) -> None:
         self.row, self.cluster, self.write, self._say = row, cluster, write, say
-        self._reports, self._options = reports / row, list(options)
+        self._reports, self._factor = reports / row, factor
         self._path = os.environ["PATH"]
         self.results: list[Result] = []
         shutil.rmtree(self._reports, ignore_errors=True)
@@ -71,7 +69,7 @@ class Play:
         environment = {"PATH": self._path, "KUBECONFIG": str(self.cluster.kubeconfig(user))}
         with (folder / "verify.log").open("wb") as log:
             process = subprocess.Popen(
-                [*map(str, command), *self._options, *options],
+                [*map(str, command), "--patience", str(self._factor), *options],
                 cwd=ROOT,
                 env=os.environ | environment,
                 stdin=subprocess.DEVNULL,
@@ -88,9 +86,9 @@ class Play:
         began = time.monotonic()
         process, folder = self._start(name or "run", user, options)
         try:
-            process.wait(RUN_ENDS_WITHIN)
+            process.wait(RUN_ENDS_WITHIN * self._factor)
         except subprocess.TimeoutExpired:
-            result.problems.append(f"had not ended after {RUN_ENDS_WITHIN} s")
+            result.problems.append(f"had not ended after {RUN_ENDS_WITHIN * self._factor:g} s")
         finally:
             _end(process)
         result.code, result.seconds = process.returncode, time.monotonic() - began
@@ -127,7 +125,7 @@ class Play:
         process, _ = self._start("killed", None, options)
         try:
             while not when():
-                if process.poll() is not None or time.monotonic() - began > CHANGES_WITHIN:
+                if process.poll() is not None or time.monotonic() - began > CHANGES_WITHIN * self._factor:
                     self.problem("the run was over, or took too long, before it had changed what is to be given back")
                     break
                 time.sleep(0.2)

@@ -32,6 +32,9 @@ SILENCE_NOTICED = 120
 #: What kind's clusters lack: they have no Ingress controller and no provider of load balancers.
 BARE = ("need ingress", "need load-balancer")
 
+#: What a cluster with a provider lacks.
+NOT_BARE = ("need no-load-balancer",)
+
 #: What is not looked at on a cluster that is not the suite's own unless its user agrees.
 NOT_AGREED = ("need cluster-admin",)
 
@@ -236,7 +239,7 @@ ROWS = {
         Row(
             "foreign-ingress",
             "an Ingress controller under other names, and a provider of load balancers: both topics hold through them",
-            Expected(not_observed=("need no-load-balancer", *NOT_AGREED)),
+            Expected(not_observed=(*NOT_BARE, *NOT_AGREED)),
             prepare=_foreign_ingress,
         ),
         Row(
@@ -268,12 +271,20 @@ ROWS = {
             Expected(not_observed=PLAIN.not_observed, not_observed_because="refused by Pod Security", at_least=40),
             server=_pod_security("restricted"),
         ),
-        Row("rbac", "the rights of a run are those that --print-rbac prints", server=_audited(), act=_rbac(False)),
+        Row(
+            "rbac",
+            "the rights of a run are those that --print-rbac prints; the cluster has all that takes rights",
+            Expected(not_observed=(*NOT_BARE, *NOT_AGREED)),
+            server=_audited(),
+            prepare=_foreign_ingress,
+            act=_rbac(False),
+        ),
         Row(
             "rbac-agreed",
-            f"the rights of a run with {AGREED} are those that --print-rbac prints",
-            Expected(not_observed=BARE),
+            f"the same with {AGREED}",
+            Expected(not_observed=NOT_BARE),
             server=_audited(),
+            prepare=_foreign_ingress,
             act=_rbac(True),
         ),
     )
