@@ -54,7 +54,8 @@ def test_an_exhibit_is_headed(name: str) -> None:
     head = (FOLDER / name).read_text().split("\napiVersion", maxsplit=1)[0]
 
     assert len(head.splitlines()) >= 2, f"{name}: say in its header what it shows, where from, and what was changed"
-    assert all(line.startswith(("#", "---")) for line in head.splitlines())
+    above = [line for line in head.splitlines() if not line.startswith(("#", "---"))]
+    assert above == [], f"{name}: begin with a header of comments, then apiVersion; nothing else stands above it"
 
 
 @pytest.mark.parametrize("name", list(names()))
@@ -75,13 +76,14 @@ def test_an_exhibit_names_pinned_images_only(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in names() if name != MAKES_ITS_NAMESPACE])
 def test_an_exhibit_names_no_namespace(name: str) -> None:
     for document in load_all(name):
-        assert "namespace" not in document["metadata"]
+        assert "namespace" not in document["metadata"], f"{name}: leave the namespace out; each test has its own"
 
 
 def test_every_exhibit_is_used(root: Path) -> None:
     code = "".join(path.read_text() for folder in ("suites", "fixtures") for path in (root / folder).glob("*.py"))
 
-    assert [name for name in names() if f'"{name}"' not in code] == []
+    unused = [name for name in names() if f'"{name}"' not in code]
+    assert unused == [], "no suite and no fixture names these manifests in double quotes; use them or delete them"
 
 
 def test_the_line_of_a_misspelled_field_is_named() -> None:

@@ -6,22 +6,25 @@ import pytest
 
 from tests.readme import README, ROOT, SUITE, TEST, WIDTH, annotated, example, part, reading_path
 
+ANEW = "write it anew: .venv/bin/python -m tests.readme"
+FAILURE_ANEW = f"{ANEW} --failure CONTEXT (it runs the example on the cluster of that kube context)"
+
 
 def test_the_reading_path_is_what_the_catalogue_says() -> None:
-    assert part("reading path", README.read_text()) == reading_path()
+    assert part("reading path", README.read_text()) == reading_path(), ANEW
 
 
 def test_the_example_is_the_suites() -> None:
-    assert part("test", README.read_text()) == example()
+    assert part("test", README.read_text()) == example(), ANEW
 
 
 def test_the_failure_names_the_line_that_it_quotes() -> None:
     first, quoted, *rest = part("failure", README.read_text()).splitlines()[1:]
 
     found = re.fullmatch(rf"{SUITE}:(\d+): in {TEST}", first)
-    assert found, f"the failure begins with {first!r}"
+    assert found, f"the failure begins with {first!r}; {FAILURE_ANEW}"
     line = (ROOT / SUITE).read_text().splitlines()[int(found[1]) - 1]
-    assert quoted.startswith(line.rstrip())
+    assert quoted.startswith(line.rstrip()), f"line {found[1]} is another now; {FAILURE_ANEW}"
     verdict = f"kubehave:   broken: objects/replicaset-of-three, {TEST}"[: WIDTH - 4]
     assert [line for line in rest if line.startswith(verdict)]
 
