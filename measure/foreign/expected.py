@@ -77,7 +77,8 @@ def differences(
         return [*lines, *(f"{row['id']}: {row['verdict']} ({row['reason']})" for row in failed)]
     verdicts = wanted(expected, behaviors)
     if missing := [name for name in verdicts if name not in rows]:
-        lines.append(f"{len(missing)} behaviors are not in the report: {', '.join(missing[:5])}" + (", ..." if missing[5:] else ""))
+        first = ", ".join([*missing[:5], *(["..."] if missing[5:] else [])])
+        lines.append(f"{len(missing)} behaviors are not in the report: {first}")
     for name, verdict in verdicts.items():
         if name not in rows:
             continue
