@@ -1,8 +1,8 @@
-"""Wiring only: the plugins that make a run and give tests their fixtures, each after those that it builds on."""
+"""Only a list of plugins: they make a run and provide the fixtures. Each comes after those that it uses."""
 
 import pytest
 
-#: A failed assert in a fixture says what it compared, as one in a test does.
+#: pytest then explains a failed assert in a fixture as it does in a test.
 pytest.register_assert_rewrite("fixtures")
 
 pytest_plugins = [

@@ -1,1 +1,1 @@
-"""What deals with this machine: the container engine, kind, Debian packages, cached build steps."""
+"""Everything about this machine: the container engine, kind, Debian packages, cached build steps."""

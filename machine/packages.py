@@ -1,4 +1,4 @@
-"""Installing what is missing, from the packages of Debian and its kin."""
+"""Installs missing packages on Debian and its derivatives."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from machine.progress import Say
 
 
 def install_packages(packages: Iterable[str], why: str, install: bool, say: Say) -> None:
-    """Install Debian's packages after saying so; where that cannot or may not be done, one line says what to do."""
+    """Say that packages are missing, and install them. Raises CannotRun with the remedy if they cannot be installed."""
     names = " ".join(sorted(packages))
     if not _is_debian():
-        raise CannotRun(f"{why}: install what Debian calls {names}, then try again")
+        raise CannotRun(f"{why}: install {names} (Debian's package names), then try again")
     if not install or os.geteuid() != 0:
         raise CannotRun(f"{why}: run `apt-get install --no-install-recommends {names}` as root, then try again")
     say(f"{why}: installing {names} from {_distribution()}'s packages")

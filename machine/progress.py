@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-#: Takes one line of progress.
+#: A function that takes one line of progress.
 Say = Callable[[str], None]
 
 

@@ -1,4 +1,4 @@
-"""Work that no signal breaks off."""
+"""Work that no signal interrupts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Let the block come to its end: another Ctrl-C would only leave things behind."""
+    """Ignore signals in the block. Another Ctrl-C during a clean-up would only leave things behind."""
     held = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

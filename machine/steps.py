@@ -1,4 +1,4 @@
-"""Steps that are done once for the same inputs: digests, a cache, logs, signs of life, a lock."""
+"""Build steps that run once for the same inputs: digests, a cache, logs, progress, a lock."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pathlib import Path
 from machine.exits import CannotRun
 from machine.progress import Say
 
-SIGN_OF_LIFE = 20.0
-"""Seconds between two lines that say that a long command is still at work."""
+PROGRESS_PERIOD = 20.0
+"""Seconds between two lines that say that a long command is still running."""
 
 
 class Runner:
-    """Runs the commands of one step: output goes to the step's log, long ones show that they live."""
+    """Runs the commands of one step. Their output goes to the step's log, and long ones print progress."""
 
     def __init__(self, name: str, log: Path, say: Say) -> None:
         self.name = name
@@ -36,13 +36,13 @@ class Runner:
 
     @contextlib.contextmanager
     def reported(self) -> Iterator[None]:
-        """Say the step's name and log before, and its time after."""
+        """Print the step's name and log before the block, and its time after it."""
         self._say(f"{self.name} ... (log {self.log})")
         yield
         self._say(f"{self.name}: {duration(time.monotonic() - self._started)}")
 
     def run(self, command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
-        """Run a command to its end; CannotRun, naming the log, if it fails."""
+        """Run a command to its end. Raises CannotRun, which names the log, if the command fails."""
         with self.log.open("a") as log:
             log.write(f"$ {' '.join(command)}\n")
             log.flush()
@@ -52,14 +52,14 @@ class Runner:
         self.wait(process)
 
     def wait(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait for a process that writes to the log, with signs of life; CannotRun if it fails."""
+        """Wait for a process that writes to the log, and print progress. Raises CannotRun if it fails."""
         try:
             while True:
                 try:
-                    code = process.wait(1.0 if self._terminal else SIGN_OF_LIFE)
+                    code = process.wait(1.0 if self._terminal else PROGRESS_PERIOD)
                     break
                 except subprocess.TimeoutExpired:
-                    self._still_there()
+                    self._say_progress()
         except BaseException:
             _stop(process)
             raise
@@ -69,10 +69,10 @@ class Runner:
             raise self.failure(self._last_line())
 
     def failure(self, reason: str) -> CannotRun:
-        """The one line that ends a build: the step, the reason, the log's place."""
+        """The exception that ends a build, with one line: the step, the reason, the log."""
         return CannotRun(f"{self.name}: {reason}; log: {self.log}")
 
-    def _still_there(self) -> None:
+    def _say_progress(self) -> None:
         line = f"  {self.name}: {duration(time.monotonic() - self._started)} so far, log {self.log}"
         if self._terminal:
             sys.stderr.write(f"\r\x1b[K{line}")
@@ -86,7 +86,7 @@ class Runner:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process, with time to clean up after itself (mmdebstrap has mounts to undo)."""
+    """End a process, with time to clean up (mmdebstrap must unmount file systems)."""
     process.terminate()
     try:
         process.wait(10)
@@ -97,10 +97,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """One part of a build: its output is a folder that depends on `inputs`, `files` and the needed steps alone.
+    """One part of a build. Its output is a folder that depends only on `inputs`, `files` and the needed steps.
 
-    `make` gets an empty folder to fill and a Runner. `inputs` are versions and commands; of `files`, names and
-    contents count, folders with all that is in them.
+    `make` gets an empty folder to fill and a Runner. `inputs` are versions and commands. `files` are files and whole
+    folders; their names and contents count.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Step:
     needs: Sequence[Step] = ()
 
     def digest(self) -> str:
-        """A name for exactly these inputs: 16 hexadecimal digits."""
+        """A digest of all inputs: 16 hexadecimal digits."""
         content = {
             "name": self.name,
             "inputs": list(self.inputs),
@@ -124,12 +124,12 @@ class Step:
         return cache / f"{self.name}-{self.digest()}"
 
     def done(self, cache: Path) -> bool:
-        """Whether the output for these inputs is there."""
+        """Whether the output for these inputs exists."""
         return self.output(cache).is_dir()
 
 
 def _content(path: Path) -> str:
-    """A digest of a file's content, or of a folder's files by relative name and content."""
+    """A digest of a file's content, or of the relative names and contents of a folder's files."""
     if path.is_dir():
         parts = [
             [str(file.relative_to(path)), _content(file)]
@@ -141,7 +141,7 @@ def _content(path: Path) -> str:
 
 
 def perform(step: Step, cache: Path, say: Say) -> Path:
-    """Return the step's output, making it if it is not there. A broken-off attempt leaves no output."""
+    """Return the step's output; make it if it is missing. An interrupted attempt leaves no output."""
     output = step.output(cache)
     if output.is_dir():
         return output
@@ -156,7 +156,7 @@ def perform(step: Step, cache: Path, say: Say) -> Path:
 
 
 def prune(steps: Iterable[Step], cache: Path) -> None:
-    """Remove outputs of these steps for other inputs, and what a broken-off attempt has left."""
+    """Remove the outputs of these steps for other inputs, and what an interrupted attempt has left."""
     steps = list(steps)
     current = {step.output(cache) for step in steps}
     for step in steps:
@@ -168,13 +168,13 @@ def prune(steps: Iterable[Step], cache: Path) -> None:
 
 @contextlib.contextmanager
 def lock(cache: Path, say: Say) -> Iterator[None]:
-    """Let one build at a time into the cache; a second one says that it waits, and does."""
+    """Let one build at a time use the cache. A second one says that it waits, and waits."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another build of the node image is at work here: waiting for it")
+            say("waiting for another build of the node image on this machine")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

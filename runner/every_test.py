@@ -1,7 +1,7 @@
-"""Every test that there is, whatever a command line has chosen of them.
+"""All tests that exist, whichever of them the command line has chosen.
 
-A run of the suites as they are collects all tests itself, and writes them down before any is deselected. One that names
-files or tests sees only these: then a second pytest collects all of them while the first one runs.
+A run of all suites collects all tests itself, and writes their ids into a file before it deselects any. A run that
+names files or tests collects only those; then a second pytest process collects all tests meanwhile.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import pytest
 
 from runner.catalogue import SUITES, shown_by, test_id
 
-#: Names the file into which a process that only collects writes what it found.
+#: The environment variable that names the file into which a process that only collects writes the tests.
 WRITE_TO = "KUBEHAVE_COLLECTED"
 
-#: Seconds after which the collection is given up; it takes two.
+#: Seconds after which the collection is given up. It takes 2 s.
 GIVE_UP = 120
 
-#: The file into which this process writes what it collects.
+#: The file into which this process writes the collected tests.
 COLLECTED: pytest.StashKey[Path] = pytest.StashKey()
 
 
 class EveryTest:
-    """What was collected, in this run or beside it; `file` is where it is written."""
+    """All collected tests, written into `file` by this process or by a second one."""
 
     def __init__(self, config: pytest.Config, file: Path) -> None:
         self.file = file
@@ -46,7 +46,7 @@ class EveryTest:
         )
 
     def found(self) -> dict[str, list[str]] | None:
-        """Node id to behavior ids; None where the suites cannot be collected."""
+        """Node id to behavior ids; None if the suites cannot be collected."""
         if self._process:
             try:
                 self._process.wait(GIVE_UP)
@@ -59,7 +59,7 @@ class EveryTest:
 
 
 def collects_all(config: pytest.Config) -> bool:
-    """Whether this command line makes pytest collect every test, of which it may deselect some afterwards."""
+    """Whether pytest collects every test with this command line. It may deselect some afterwards."""
     fewer = ("lf", "ignore", "ignore_glob")
     named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
     return not named and not any(config.getoption(name, None) for name in fewer)
@@ -67,7 +67,7 @@ def collects_all(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Write down all that was collected, before any of it is deselected."""
+    """Write all collected tests into the file, before any test is deselected."""
     file = config.stash.get(COLLECTED, None)
     if WRITE_TO in os.environ and config.option.collectonly:
         file = Path(os.environ[WRITE_TO])

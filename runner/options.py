@@ -1,4 +1,4 @@
-"""What a command line of ./verify may say, and what of it is a usage error."""
+"""The options of ./verify, and the check for usage errors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from runner.catalogue import SUITES
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kubehave", "the cluster under test")
-    group.addoption("--context", metavar="NAME", help="Test this existing cluster; it is never deleted.")
-    group.addoption("--keep", action="store_true", help="Leave the kind cluster of this run standing for the next one.")
-    group.addoption("--remove", action="store_true", help="Remove the cluster that --keep left, and do nothing else.")
+    group.addoption("--context", metavar="NAME", help="Test this existing cluster. It is never deleted.")
+    group.addoption("--keep", action="store_true", help="Keep the kind cluster of this run for the next one.")
+    group.addoption("--remove", action="store_true", help="Remove the kept cluster, and do nothing else.")
     group.addoption("--node-image", metavar="NAME", help="Create the kind cluster from this node image.")
     group.addoption(
-        "--no-install", action="store_true", help="Install nothing: what is missing ends the run (exit code 12)."
+        "--no-install",
+        action="store_true",
+        help="Install nothing. If something is missing, the run ends with exit code 12.",
     )
     group.addoption(
         "--allow-cluster-scoped-changes",
         action="store_true",
         help="With --context: let tests also create cluster-scoped objects (PersistentVolumes, StorageClasses, ...) and "
-        "change the default StorageClass for a moment. All of it is given back. Nodes are never touched.",
+        "change the default StorageClass for a moment. All changes are undone. Nodes are never touched.",
     )
     group.addoption(
         "--list-images", action="store_true", help="Print every image that a run needs, and do nothing else."
@@ -34,10 +36,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Print the rights that a run needs (with --allow-cluster-scoped-changes those too), and do nothing else.",
     )
     group.addoption(
-        "--require-all", action="store_true", help='"Not observed" is an error: the cluster must be able to show all.'
+        "--require-all",
+        action="store_true",
+        help='Treat "not observed" as an error.',
     )
     group.addoption(
-        "--patience", metavar="FACTOR", type=float, default=1.0, help="Multiply every time limit, for a slow cluster."
+        "--patience",
+        metavar="FACTOR",
+        type=float,
+        default=1.0,
+        help="Multiply every time limit, for slow clusters.",
     )
     group.addoption(
         "--report",
@@ -45,18 +53,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="The folder for behaviors.json and junit.xml (default: report/ in the checkout).",
     )
     group.addoption(
-        "--shuffle", metavar="SEED", type=int, help="Run the tests in a random order, the same for the same number."
+        "--shuffle",
+        metavar="SEED",
+        type=int,
+        help="Run the tests in a random order; the same seed gives the same order.",
     )
     group.addoption(
         "--keep-namespaces",
         choices=("never", "on-failure", "always"),
         default="never",
-        help="Leave the namespaces of tests for a look inside (with --keep or --context).",
+        help="Keep the tests' namespaces, so that you can look inside (with --keep or --context).",
     )
 
 
 def asks_a_cluster(config: pytest.Config) -> bool:
-    """Whether this command line runs suite tests; --help, --collect-only and their like contact nothing."""
+    """Whether this command line runs tests of the suites; --help and --collect-only, for example, contact nothing."""
     quiet = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "collectonly", "setupplan")
     if any(config.getoption(name, False) for name in (*quiet, "cacheshow")):
         return False
@@ -64,18 +75,19 @@ def asks_a_cluster(config: pytest.Config) -> bool:
 
 
 def check_usage(config: pytest.Config) -> None:
-    """Raise CannotRun for options that do not fit together, and for files that are not there."""
+    """Raise CannotRun for options that exclude each other, and for files that do not exist."""
     option = config.option
     if option.patience <= 0:
-        raise CannotRun("--patience is a factor above 0", USAGE)
+        raise CannotRun("--patience must be a number above 0", USAGE)
     if option.context and (option.keep or option.node_image):
-        raise CannotRun(
-            "--keep and --node-image are for a cluster of the run's own, and --context names another", USAGE
-        )
+        raise CannotRun("--keep and --node-image are for the run's own cluster; they do not go with --context", USAGE)
     if option.allow_cluster_scoped_changes and not option.context:
-        raise CannotRun("--allow-cluster-scoped-changes is for a cluster that --context names", USAGE)
+        raise CannotRun("--allow-cluster-scoped-changes needs --context", USAGE)
     if option.keep_namespaces != "never" and not (option.keep or option.context):
-        raise CannotRun("--keep-namespaces needs --keep or --context: else the cluster goes, and they with it", USAGE)
+        raise CannotRun(
+            "--keep-namespaces needs --keep or --context: otherwise they are deleted with the cluster",
+            USAGE,
+        )
     for arg, path in zip(config.args, _paths(config), strict=True):
         if not path.exists():
             raise CannotRun(f"no such file or folder: {arg.partition('::')[0]}", USAGE)
@@ -86,6 +98,6 @@ def _paths(config: pytest.Config) -> list[Path]:
 
 
 def report_folder(config: pytest.Config) -> Path:
-    """Where this run's report goes."""
+    """The folder for this run's report."""
     named = config.getoption("report")
     return Path(config.invocation_params.dir, named) if named else config.rootpath / "report"

@@ -1,6 +1,6 @@
-"""Why a test ended as it did, in one line: for the summary, where nobody sees the traceback.
+"""Why a test ended as it did, in one line, for the summary, which shows no traceback.
 
-A failed assertion is told as the test has it, with both values, pytest's "where" lines and what the test read last:
+For a failed assertion the line has its source, both values, pytest's "where" lines and what the test read last:
 
     assert len(pods) == 3: 2 == 3; where 2 = len([Pod a, Pod b]); last read: 2 Pods app=web: a is Running, Ready; b is ...
 """
@@ -18,15 +18,15 @@ import pytest
 from fixtures.waiting import NO_LONGER_SO, STILL_SO
 from runner.evidence import AGAIN, LAST_READ, NAMESPACE
 
-#: Characters of what failed, and of each thing that is told about it.
+#: The most characters of what failed, of each side of a comparison, and of each further part.
 REASON, SIDE, MORE = 300, 120, 200
 
-#: Exceptions whose names say no more than the verdict does.
+#: Exceptions whose names are left out, because they only repeat the verdict.
 NAMELESS = ("AssertionError", "Inconclusive", "NotObserved", "Failed", "Skipped")
 
 NOTES = (STILL_SO, NO_LONGER_SO, LAST_READ, NAMESPACE, AGAIN)
 
-#: The beginning of an exception's text: its class, with its module or without.
+#: The beginning of an exception's text: its class, with or without its module.
 CLASS = re.compile(r"^(?:\w+\.)*([A-Z]\w*)(?:: |$)")
 
 
@@ -39,14 +39,14 @@ def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
     text = str(crash.message) if crash else _text_of(str(longrepr or "no reason given"))
     traceback = getattr(longrepr, "reprtraceback", None)
     entries = list(getattr(traceback, "reprentries", ()))
-    told = _Told.of(text)
+    told = _Parts.of(text)
     parts = [told.what(_condition(entries)), *told.about]
     fixture = _fixture(entries) if report.when == "setup" else ""
     return fixture + "; ".join(parts) + (f" ({told.waited})" if told.waited else "")
 
 
 def _text_of(text: str) -> str:
-    """A report that is plain text; of a fixture that does not exist, the line that says so."""
+    """The text of a plain report; if a fixture does not exist, only the line that says so."""
     errors = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")]
     return errors[0] if errors and text.startswith("file ") else text
 
@@ -57,12 +57,12 @@ def _one_line(text: str, limit: int) -> str:
 
 
 @dataclass
-class _Told:
-    """What the text of a failure tells, taken apart."""
+class _Parts:
+    """The parts of a failure's text."""
 
     kind: str
     message: list[str] = field(default_factory=list)
-    #: The assertion with its values in place of its expressions, as pytest explains it.
+    #: The assertion with values in place of its expressions, as pytest prints it.
     values: str = ""
     wheres: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ class _Told:
     waited: str = ""
 
     @classmethod
-    def of(cls, text: str) -> _Told:
+    def of(cls, text: str) -> _Parts:
         lines = text.splitlines()
         begins = next((number for number, line in enumerate(lines) if line.startswith(NOTES)), len(lines))
         body, notes = lines[:begins] or [""], lines[begins:]
@@ -103,7 +103,7 @@ class _Told:
                 common = False
 
     def what(self, condition: str) -> str:
-        """What failed: the message that the test gives; else the assertion, and its values."""
+        """What failed: the assertion's message, or else the assertion itself with its values."""
         if self.message:
             name = "" if self.kind in NAMELESS or not self.kind else f"{self.kind}: "
             return _one_line(name + "; ".join(self.message), REASON)
@@ -116,7 +116,7 @@ class _Told:
 
     @property
     def about(self) -> list[str]:
-        """What else there is to know of a bare assertion, and what the test read last."""
+        """Further details of an assertion without a message, and what the test read last."""
         more = []
         if not self.message:
             more = [", ".join(self.wheres), " ".join(self.details)]
@@ -124,7 +124,7 @@ class _Told:
 
 
 def _both_sides(values: str) -> str:
-    """A comparison with each side cut where it is long, so that the second one is seen, too."""
+    """A comparison in which each long side is cut, so that both sides can be seen."""
     left, middle, right = values.partition(" == ")
     if len(values) <= REASON or not middle:
         return values
@@ -132,7 +132,7 @@ def _both_sides(values: str) -> str:
 
 
 def _condition(entries: Iterable[Any]) -> str:
-    """The condition of the assert statement that failed, as it is written; "" where it is not one line."""
+    """The condition of the assert statement that failed, as it is in the source; "" if it is longer than one line."""
     last = list(entries)[-1:]
     lines = [line for entry in last for line in getattr(entry, "lines", ()) if not line.startswith("E ")]
     marked = [line[1:] for line in lines if line.startswith(">")] or lines
@@ -148,7 +148,7 @@ def _condition(entries: Iterable[Any]) -> str:
 
 
 def _fixture(entries: Iterable[Any]) -> str:
-    """The fixture in which a set-up failed: its function is the first in the traceback."""
+    """The fixture that failed: its function is the first one in the traceback."""
     for entry in entries:
         where = str(getattr(getattr(entry, "reprfileloc", None), "message", ""))
         return f"fixture {where.removeprefix('in ')}: " if where.startswith("in ") else ""

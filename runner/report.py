@@ -1,4 +1,4 @@
-"""The folder with what a run leaves: behaviors.json and junit.xml, and under previous/ the last ones with verdicts."""
+"""The folder of a run's report: behaviors.json and junit.xml, and in previous/ the last ones that had verdicts."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Report:
         return self.folder / JUNIT
 
     def begin(self) -> None:
-        """Move the earlier report to previous/, so that nobody takes it for this run's.
+        """Move the earlier report to previous/, so that it is not mistaken for this run's report.
 
-        One without verdicts (of a run that never came to its tests) does not replace one with verdicts there.
+        A report without verdicts (its run never reached its tests) does not replace one with verdicts.
         """
         Report.begun = True
         earlier = self.folder / BEHAVIORS
@@ -46,11 +46,11 @@ class Report:
             (self.folder / name).unlink(missing_ok=True)
 
     def write(self, **parts: Any) -> None:
-        """Write behaviors.json whole, or not at all: `{"run": {...}, "behaviors": [...], "tests": {...}}`."""
+        """Write behaviors.json completely, or not at all: `{"run": {...}, "behaviors": [...], "tests": {...}}`."""
         self._write(json.dumps(parts, indent=1, ensure_ascii=False))
 
     def write_briefly(self, **parts: Any) -> None:
-        """Write the same in one line, which takes a tenth of the time."""
+        """Write the same on one line, which is ten times as fast."""
         self._write(json.dumps(parts, ensure_ascii=False))
 
     def _write(self, text: str) -> None:
@@ -59,8 +59,8 @@ class Report:
         attempt.write_text(text + "\n", encoding="utf-8")
         os.replace(attempt, self.folder / BEHAVIORS)
 
-    def tell_errors_from_failures(self) -> None:
-        """Make a test case of junit.xml that was inconclusive an error: pytest calls what fails in a call a failure."""
+    def mark_inconclusive_as_errors(self) -> None:
+        """Turn the failures of inconclusive tests in junit.xml into errors."""
         if not self.junit.exists():
             return
         tree = ElementTree.parse(self.junit)

@@ -1,1 +1,1 @@
-"""The project's own tests: they need no cluster."""
+"""The unit tests. They need no cluster (those in node_image/ do)."""

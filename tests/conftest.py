@@ -1,4 +1,4 @@
-"""What the own tests share."""
+"""Fixtures of the unit tests."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The checkout."""
+    """The folder of the checkout."""
     return Path(__file__).parent.parent

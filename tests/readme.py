@@ -1,8 +1,8 @@
 """The generated parts of the README.
 
-`python -m tests.readme` writes the example test and the reading path anew.
-`python -m tests.readme --failure CONTEXT` also runs that test on the cluster of a kube context, in a copy of the checkout
-whose manifest asks for two replicas, and writes what a failure looks like.
+`python -m tests.readme` writes the example test and the reading path again.
+`python -m tests.readme --failure CONTEXT` also runs that test on the cluster of a kube context, in a copy of the
+checkout whose manifest has two replicas, and writes the failure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ README = ROOT / "README.md"
 SUITE, TEST = "suites/test_replicasets.py", "test_three_replicas_are_three_pods_from_the_template"
 MANIFEST = "manifests/replicasets/replicaset-nginx.yaml"
 
-#: Characters of a line of the failure, before the number in brackets.
+#: The most characters of a line of the failure, without the number in brackets.
 WIDTH = 104
 
 END = "<!-- end of the {} -->\n"
@@ -34,7 +34,7 @@ BEGIN = {
     "failure": "<!-- failure: python -m tests.readme --failure CONTEXT -->\n",
 }
 
-#: What stands in the failure, in this order: the beginning of a line of pytest's output, and the number that explains it.
+#: The lines of the failure, in this order: the beginning of a line of pytest's output, and the number of its explanation.
 EXPLAINED = (
     (f"{SUITE}:", ""),
     ("    ", "(1)"),
@@ -50,7 +50,7 @@ EXPLAINED = (
 
 
 def reading_path() -> str:
-    """A row for each topic that has a suite, in the order in which to read them, and a line for those that have none yet."""
+    """One row for each topic that has a suite, in reading order, and one line for the topics without a suite."""
     topics: dict[str, list[bool]] = {topic: [] for topic in TOPICS}
     for behavior in catalogue().values():
         topics[behavior.topic].append(behavior.planned)
@@ -67,7 +67,7 @@ def reading_path() -> str:
 
 
 def example() -> str:
-    """The example test as it stands in its suite, and the command that runs it alone."""
+    """The example test as it is in its suite, and the command that runs only this test."""
     text = (ROOT / SUITE).read_text(encoding="utf-8")
     found = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == TEST]
     first = found[0].decorator_list[0].lineno - 1
@@ -80,7 +80,7 @@ def example() -> str:
 
 
 def failure(context: str) -> str:
-    """What the example test prints, and the run after it, where its manifest asks for two replicas."""
+    """What the example test and its run print if the manifest has two replicas."""
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "kubehave"
         shutil.copytree(
@@ -109,12 +109,12 @@ def annotated(printed: str) -> str:
 
 
 def part(name: str, text: str) -> str:
-    """What stands between the marks of a generated part."""
+    """The text between the marks of a generated part."""
     return text.partition(BEGIN[name])[2].partition(END.format(name))[0]
 
 
 def written(name: str, text: str, content: str) -> str:
-    """The text with another content between the marks of a generated part."""
+    """The text with new content between the marks of a generated part."""
     before, begin, rest = text.partition(BEGIN[name])
     _, end, after = rest.partition(END.format(name))
     if not (begin and end):
@@ -125,7 +125,7 @@ def written(name: str, text: str, content: str) -> str:
 def main() -> None:
     """Write the generated parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--failure", metavar="CONTEXT", help="run the example on this cluster and write how it fails")
+    parser.add_argument("--failure", metavar="CONTEXT", help="run the example on this cluster and write its failure")
     context = parser.parse_args().failure
     text = README.read_text(encoding="utf-8")
     text = written("test", written("reading path", text, reading_path()), example())

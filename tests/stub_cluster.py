@@ -1,4 +1,4 @@
-"""An API server with just enough of an API for a run that tests nothing real: namespaces come and go, all else is empty."""
+"""A simulated API server for runs of sample tests: it stores namespaces, and everything else is empty."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ GROUPS = {
 
 
 def plural(kind: str) -> str:
-    """A kind's name in paths."""
+    """The plural name of a kind, as in paths."""
     return re.sub("s$", "se", kind.lower()) + "s" if kind.endswith("ss") else kind.lower() + "s"
 
 
 class StubCluster:
-    """One server on a loopback port. `nodes` are those it tells of; it never lets go of a namespace if `keeps_namespaces`."""
+    """A server on a loopback port. It returns `nodes`. If `keeps_namespaces`, it never deletes a namespace."""
 
     def __init__(self, nodes: list[dict[str, Any]] | None = None, keeps_namespaces: bool = False) -> None:
         self.nodes, self.keeps_namespaces = nodes or [], keeps_namespaces
         self.version = {"major": "1", "minor": "36", "gitVersion": "v1.36.3"}
         self.requests: list[tuple[str, str]] = []
-        #: Answers in place of the usual ones: (method, path) to HTTP status and body.
+        #: Answers that replace the usual ones: (method, path) to HTTP status and body.
         self.answers: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
         self.namespaces: dict[str, dict[str, Any]] = {}
         stub = self

@@ -1,4 +1,4 @@
-"""What is not the suite's own is changed nowhere outside of the suite's namespaces."""
+"""The capabilities of a cluster, and the reasons why it lacks them."""
 
 import json
 from pathlib import Path
@@ -28,9 +28,7 @@ RUN = RunId("abc", "host", "1.1")
 
 @pytest.mark.parametrize("need", ["cluster-admin", "node-fault"])
 @pytest.mark.parametrize("ours", [True, False])
-def test_an_administrator_of_a_foreign_cluster_is_not_taken_at_their_word(
-    monkeypatch: pytest.MonkeyPatch, need: str, ours: bool
-) -> None:
+def test_rights_on_a_foreign_cluster_are_not_agreement(monkeypatch: pytest.MonkeyPatch, need: str, ours: bool) -> None:
     monkeypatch.setattr(capabilities, "is_ours", lambda _: ours)
 
     missing = capabilities.CHECKS[need](Question(cast("Api", AllowsEverything()), RUN))
@@ -39,7 +37,7 @@ def test_an_administrator_of_a_foreign_cluster_is_not_taken_at_their_word(
 
 
 @pytest.mark.parametrize(("need", "agreed"), [("cluster-admin", True), ("node-fault", False)])
-def test_who_agrees_to_cluster_scoped_changes_agrees_to_no_more(
+def test_agreement_to_cluster_scoped_changes_does_not_include_node_faults(
     monkeypatch: pytest.MonkeyPatch, need: str, agreed: bool
 ) -> None:
     monkeypatch.setattr(capabilities, "is_ours", lambda _: False)
@@ -49,7 +47,7 @@ def test_who_agrees_to_cluster_scoped_changes_agrees_to_no_more(
     assert (missing is None) is agreed
 
 
-def test_a_capability_is_looked_up_once_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_capability_is_checked_once_in_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers = iter(["the first answer", "another one"])
     monkeypatch.setitem(capabilities.CHECKS, "storage", lambda _: next(answers))
     asked = Question(cast("Api", AllowsEverything()), RUN)
@@ -57,7 +55,9 @@ def test_a_capability_is_looked_up_once_a_run(monkeypatch: pytest.MonkeyPatch, t
     assert [why_missing(asked, "storage", tmp_path) for _ in range(2)] == ["the first answer"] * 2
 
 
-def test_a_missing_right_is_what_the_cluster_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_right_is_the_reason_for_a_missing_capability(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     message = 'nodes is forbidden: User "u" cannot list resource "nodes" in API group "" at the cluster scope'
 
     def refuse(_: Question) -> str:
@@ -80,11 +80,11 @@ def node(name: str, ready: bool = True) -> Fields:
     ("nodes", "remedy"),
     [
         ([node("a"), node("b")], None),
-        ([node("a"), node("b", ready=False)], "get b Ready"),
+        ([node("a"), node("b", ready=False)], "make b Ready"),
         ([node("a")], "add a worker"),
     ],
 )
-def test_a_worker_that_is_not_ready_is_named_before_another_is_asked_for(
+def test_the_remedy_is_a_worker_that_is_not_ready_or_a_new_one(
     monkeypatch: pytest.MonkeyPatch, nodes: list[Fields], remedy: str | None
 ) -> None:
     monkeypatch.setattr(capabilities, "all_nodes", lambda _: nodes)

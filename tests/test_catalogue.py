@@ -1,4 +1,4 @@
-"""Catalogue and tests agree, and the check that says so can fail."""
+"""The catalogue and the tests agree, and the check of that can fail."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ def behavior(name: str, planned: bool = False) -> Behavior:
     return Behavior(name, "pods", "It does.", "that it does", planned=planned)
 
 
-def test_the_catalogue_holds_what_the_documents_say() -> None:
+def test_the_catalogue_has_all_claims_of_the_documents() -> None:
     documents = {entry.document for entry in catalogue().values()}
     number = len(catalogue())
 
@@ -33,22 +33,22 @@ def test_the_readme_says_how_many_claims_there_are(root: Path) -> None:
     assert stated == [str(number)] * 2, f"README.md says twice how many claims there are; write {number} there"
 
 
-def test_every_topic_has_its_place_in_the_reading_order() -> None:
+def test_every_topic_is_in_the_reading_order() -> None:
     assert sorted(TOPICS) == sorted({entry.topic for entry in catalogue().values()})
 
 
-def test_what_a_fixture_needs_is_a_need() -> None:
+def test_fixtures_need_known_capabilities() -> None:
     assert set(FIXTURES_NEED.values()) <= set(NEEDS)
 
 
-def test_a_test_whose_fixture_needs_more_than_its_behaviors_declare_is_found() -> None:
+def test_an_undeclared_need_of_a_fixture_is_found() -> None:
     behaviors = {"objects/a": Behavior("objects/a", "pods", "It does.", "that", needs=("node-exec",))}
 
     assert list(undeclared(["kube", "run_on_node"], ["objects/a"], behaviors)) == []
     assert list(undeclared(["outside"], ["objects/a"], behaviors)) == ["outside, which needs node-network"]
 
 
-def test_every_need_has_a_function_that_looks_it_up() -> None:
+def test_every_need_has_a_check() -> None:
     assert set(CHECKS) == set(NEEDS)
 
 
@@ -58,7 +58,7 @@ def test_every_need_has_a_function_that_looks_it_up() -> None:
         ({"needs": ["a-unicorn"]}, "unknown need a-unicorn"),
         ({"status": "done"}, "only status is 'planned'"),
         ({"sayz": "x"}, "unknown key sayz"),
-        ({"id": "controllers/a"}, "begins with objects/"),
+        ({"id": "controllers/a"}, "must begin with objects/"),
         ({"topic": "unicorns"}, "unknown topic 'unicorns'"),
     ],
 )
@@ -67,12 +67,12 @@ def test_a_wrong_entry_is_refused_by_name(change: dict[str, Any], complaint: str
         parse("objects", [ENTRY | change])
 
 
-def test_an_entry_without_what_it_must_say_is_refused() -> None:
-    with pytest.raises(ValueError, match="observe missing"):
+def test_an_entry_without_a_required_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="missing observe"):
         parse("objects", [{key: value for key, value in ENTRY.items() if key != "observe"}])
 
 
-def test_agreement_is_silent() -> None:
+def test_agreement_gives_no_disagreements() -> None:
     behaviors = {"objects/a": behavior("objects/a"), "objects/b": behavior("objects/b", planned=True)}
 
     assert disagreements({"suites/test_pods.py::test_a": ["objects/a"]}, behaviors) == []
@@ -83,7 +83,7 @@ def test_agreement_is_silent() -> None:
     [
         ({"t": []}, "t: shows no behavior"),
         ({"t": ["objects/x"]}, "has no behavior 'objects/x'"),
-        ({"t": ["objects/b"]}, "still calls planned"),
+        ({"t": ["objects/b"]}, "is still 'planned'"),
         ({}, "objects/a has no test and is not planned"),
     ],
 )
@@ -93,7 +93,7 @@ def test_every_disagreement_is_named(tests: dict[str, list[str]], complaint: str
     assert any(complaint in line for line in disagreements(tests, behaviors))
 
 
-def test_a_part_of_the_tests_leaves_the_others_out_of_the_question() -> None:
+def test_behaviors_without_a_test_are_found_only_among_all_tests() -> None:
     assert disagreements({}, {"objects/a": behavior("objects/a")}, whole=False) == []
 
 

@@ -1,4 +1,4 @@
-"""A client that cannot ask says so, and where clients are awaited."""
+"""Clients: an error when no request was sent, and the nodes that must have a client."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def node(
         (Output("half\n200", "curl: (18) cut off", 18), None),
     ],
 )
-def test_curls_status_is_the_replys(output: Output, status: int | None) -> None:
+def test_the_reply_has_curls_status(output: Output, status: int | None) -> None:
     assert clients._reply(output).status == status
 
 
@@ -58,24 +58,24 @@ def test_curls_status_is_the_replys(output: Output, status: int | None) -> None:
         Output("\n000", "curl: (3) bad URL", 3),
     ],
 )
-def test_a_client_that_could_not_ask_is_no_silence(output: Output) -> None:
-    with pytest.raises(RuntimeError, match="could not ask"):
+def test_a_request_that_was_not_sent_is_an_error(output: Output) -> None:
+    with pytest.raises(RuntimeError, match="could not send its request"):
         clients._reply(output)
 
 
 class Refusing:
-    """A namespace in which nothing can be run."""
+    """A namespace in which no command can be run."""
 
     def __init__(self, status: int) -> None:
         self.status = status
 
     def exec(self, *_: str, timeout: float) -> Output:
-        """The API server says no."""
+        """The API server refuses."""
         raise ApiRefusal("exec", self.status, "{}")
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, RuntimeError), (500, RuntimeError), (403, ApiRefusal)])
-def test_a_lost_client_pod_is_no_refusal_of_what_a_test_asked_for(status: int, error: type[Exception]) -> None:
+def test_only_a_missing_right_to_use_a_client_pod_is_a_refusal(status: int, error: type[Exception]) -> None:
     with pytest.raises(error):
         Inside(cast("Kube", Refusing(status)), {"worker": "inside-1"}).get("http://web")
 
@@ -103,18 +103,18 @@ def test_limits_of_clients_scale_with_patience(monkeypatch: pytest.MonkeyPatch) 
         (node(labels={"kubernetes.io/os": "windows"}), False),
     ],
 )
-def test_a_client_is_awaited_where_pods_can_run(one: dict[str, Any], awaited: bool) -> None:
+def test_a_node_must_have_a_client_if_pods_can_run_there(one: dict[str, Any], awaited: bool) -> None:
     assert clients._takes_a_client(Fields.of(one)) is awaited
 
 
 class Home:
-    """A home namespace of a user who may not list Nodes."""
+    """The shared namespace, for a user who may not list Nodes."""
 
     def __init__(self, scheduled: int, *nodes: str) -> None:
         self.api, self._scheduled, self._nodes = self, scheduled, nodes
 
     def resource(self, kind: str) -> Any:
-        """What discovery says of Nodes."""
+        """The API resource of Nodes."""
         return SimpleNamespace(namespaced=False, path=lambda **_: f"/api/v1/{kind}")
 
     def call(self, *_: Any, **__: Any) -> Any:
@@ -132,7 +132,7 @@ class Home:
         return [Fields.of(pod | {"spec": {"nodeName": name}}) for name in self._nodes]
 
 
-def test_who_may_not_list_nodes_takes_the_daemonsets_choice() -> None:
+def test_without_the_right_to_list_nodes_the_daemonset_decides() -> None:
     assert clients._awaited_nodes(cast("Kube", Home(2, "one", "two"))) == {"one", "two"}
     with pytest.raises(AssertionError, match="on 1 of 2 nodes"):
         clients._awaited_nodes(cast("Kube", Home(1, "one")))

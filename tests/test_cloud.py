@@ -1,4 +1,4 @@
-"""Whether a cluster has a provider of load balancers is asked once a run, and every process hears the same answer."""
+"""A run checks once whether the cluster has a provider of load balancers, and all processes get the same answer."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Cluster:
         self.before_patch: Callable[[dict[str, Any]], object] = lambda _: None
 
     def home(self) -> Kube:
-        """The run's home namespace, as one more process sees it."""
+        """The run's shared namespace, as another process sees it."""
         return cast("Kube", Process(self))
 
 
 class Process:
-    """The verbs of one process, which stands for its own connection too."""
+    """The verbs and the connection of one process."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster, self.api = cluster, self
@@ -80,23 +80,23 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "load_balancer", Budget(0.05, "load_balancer"))
 
 
-def test_a_provider_without_services_yet_is_found() -> None:
+def test_a_provider_is_found_before_it_has_services() -> None:
     assert assigns_addresses(Cluster(given=(ADDRESS,)).home())
 
 
-def test_a_provider_that_gives_names_is_found() -> None:
+def test_a_provider_that_gives_hostnames_is_found() -> None:
     assert assigns_addresses(Cluster(given=({"hostname": "lb.example"},)).home())
 
 
-def test_where_nothing_gives_an_address_there_is_no_provider() -> None:
+def test_without_an_address_there_is_no_provider() -> None:
     assert not assigns_addresses(Cluster(service("without")).home())
 
 
-def test_what_the_suite_gave_itself_is_no_sign_of_a_provider() -> None:
+def test_addresses_from_the_suite_do_not_show_a_provider() -> None:
     assert not assigns_addresses(Cluster(service("of-a-test", DOCUMENTATION_ADDRESS)).home())
 
 
-def test_a_provider_that_gave_others_an_address_and_the_probe_none_is_one_that_is_broken() -> None:
+def test_a_provider_that_gives_only_the_probe_no_address_exists_but_is_broken() -> None:
     cluster = Cluster(service("foreign", ADDRESS), service("own"))
 
     assert assigns_addresses(cluster.home())
@@ -104,7 +104,7 @@ def test_a_provider_that_gave_others_an_address_and_the_probe_none_is_one_that_i
         Provider().address_of(cluster.home(), "own")
 
 
-def test_two_addresses_are_not_one() -> None:
+def test_two_addresses_are_an_error() -> None:
     cluster = Cluster(service("own", ADDRESS, {"ip": "10.1.2.4"}))
 
     with pytest.raises(AssertionError, match="expected 1, found 2"):
@@ -119,11 +119,11 @@ class Refusing:
         raise ApiRefusal("GET /api/v1/services", 403, "{}")
 
 
-def test_who_may_not_list_services_sees_no_others() -> None:
+def test_without_the_right_to_list_services_there_are_none() -> None:
     assert cloud.all_services(cast("Api", Refusing())) == []
 
 
-def test_later_processes_hear_the_first_ones_answer() -> None:
+def test_later_processes_get_the_first_answer() -> None:
     cluster = Cluster()
     assert not assigns_addresses(cluster.home())
 
@@ -133,7 +133,7 @@ def test_later_processes_hear_the_first_ones_answer() -> None:
     assert not assigns_addresses(cluster.home())
 
 
-def test_of_two_answers_at_once_the_first_written_counts() -> None:
+def test_the_first_written_of_two_answers_counts() -> None:
     def another_process_answers(meta: dict[str, Any]) -> None:
         meta.update(annotations={ANSWER: "yes"}, resourceVersion="2")
 
@@ -143,7 +143,7 @@ def test_of_two_answers_at_once_the_first_written_counts() -> None:
     assert assigns_addresses(cluster.home())
 
 
-def test_a_process_asks_once() -> None:
+def test_a_process_checks_once() -> None:
     cluster = Cluster(given=(ADDRESS,))
     home = cluster.home()
 

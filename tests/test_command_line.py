@@ -1,4 +1,4 @@
-"""Bad input ends with one clear line and an exit code of its own, and nothing is contacted that was not asked for."""
+"""Wrong input ends a run with one clear line and its own exit code. A run contacts only what it needs."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ Verify = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def verify(root: Path, tmp_path: Path) -> Verify:
-    """`./verify` as it runs inside the environment, with a cache, a kubeconfig and a report of the test's own."""
+    """`./verify` as it runs in its environment, with its own cache, kubeconfig and report."""
 
     def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "KUBECONFIG": str(tmp_path / "kubeconfig")}
@@ -42,7 +42,7 @@ def the_one_line(done: "subprocess.CompletedProcess[str]") -> str:
 
 @pytest.fixture
 def stub() -> Iterator[StubCluster]:
-    """A cluster that allows everything until it is told otherwise."""
+    """A cluster that allows everything, unless a test changes that."""
     cluster = StubCluster()
     yield cluster
     cluster.close()
@@ -51,7 +51,7 @@ def stub() -> Iterator[StubCluster]:
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
-def test_a_context_that_is_not_there_is_named_beside_those_that_are(verify: Verify, tmp_path: Path) -> None:
+def test_an_unknown_context_is_named_with_the_existing_ones(verify: Verify, tmp_path: Path) -> None:
     kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:1")
 
     done = verify("--context", "nowhere")
@@ -80,7 +80,7 @@ def test_a_cluster_that_does_not_answer_is_named_with_its_address(verify: Verify
     assert "http://127.0.0.1:1 does not answer: " in the_one_line(done)
 
 
-def test_a_cluster_that_is_silent_is_given_up_within_ten_seconds(verify: Verify, tmp_path: Path) -> None:
+def test_a_cluster_without_an_answer_is_given_up_within_ten_seconds(verify: Verify, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{silent.getsockname()[1]}")
         done = verify("--context", "there")
@@ -111,7 +111,7 @@ def test_a_missing_right_is_named(verify: Verify, tmp_path: Path, stub: StubClus
     assert line == f"kubehave: {stub.address}: the right to create namespaces is missing for this context's user"
 
 
-def test_a_proxy_is_not_asked_for_loopback(verify: Verify, tmp_path: Path, stub: StubCluster) -> None:
+def test_loopback_is_not_reached_through_a_proxy(verify: Verify, tmp_path: Path, stub: StubCluster) -> None:
     stub.answers["POST", REVIEWS] = (201, {"kind": "SelfSubjectAccessReview", "status": {"allowed": False}})
     kubeconfig(tmp_path / "kubeconfig", stub.address)
     proxy = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:1")
@@ -125,19 +125,19 @@ def test_a_proxy_is_not_asked_for_loopback(verify: Verify, tmp_path: Path, stub:
     ("args", "complaint"),
     [
         (["suites/test_pds.py"], "no such file or folder: suites/test_pds.py"),
-        (["--patience", "0"], "--patience is a factor above 0"),
-        (["--context", "x", "--keep"], "--keep and --node-image are for a cluster of the run's own"),
+        (["--patience", "0"], "--patience must be a number above 0"),
+        (["--context", "x", "--keep"], "--keep and --node-image are for the run's own cluster"),
         (["--keep-namespaces", "always"], "--keep-namespaces needs --keep or --context"),
     ],
 )
-def test_what_is_asked_wrongly_is_said_before_anything_is_made(verify: Verify, args: list[str], complaint: str) -> None:
+def test_a_usage_error_is_reported_before_anything_is_created(verify: Verify, args: list[str], complaint: str) -> None:
     done = verify(*args)
 
     assert done.returncode == 4
     assert complaint in the_one_line(done)
 
 
-def test_without_engine_and_leave_to_install_one_a_line_says_what_to_do(verify: Verify, tmp_path: Path) -> None:
+def test_without_an_engine_and_with_no_install_a_line_names_the_remedy(verify: Verify, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
     done = verify("--no-install", PATH=str(tmp_path / "empty"))
@@ -147,7 +147,7 @@ def test_without_engine_and_leave_to_install_one_a_line_says_what_to_do(verify: 
 
 
 @pytest.mark.parametrize("option", ["--help", "--collect-only", "--markers", "--fixtures", "--setup-plan"])
-def test_looking_around_contacts_nothing(verify: Verify, tmp_path: Path, option: str) -> None:
+def test_options_that_only_print_contact_nothing(verify: Verify, tmp_path: Path, option: str) -> None:
     (tmp_path / "empty").mkdir()
 
     done = verify(option, "suites", PATH=str(tmp_path / "empty"))
@@ -165,7 +165,7 @@ def test_list_images_prints_what_a_mirror_needs(verify: Verify) -> None:
     assert not any(image.startswith("localhost/") for image in images)
 
 
-def test_a_venv_of_somebody_elses_is_left_alone(root: Path, tmp_path: Path) -> None:
+def test_a_venv_that_kubehave_did_not_make_is_not_changed(root: Path, tmp_path: Path) -> None:
     for name in ("verify", "environment", "requirements.txt"):
         (tmp_path / name).write_bytes((root / name).read_bytes())
     (tmp_path / "verify").chmod(0o755)

@@ -1,4 +1,4 @@
-"""A misspelled field fails, and never passes as an absent one."""
+"""A misspelled field is an error, and is never taken for an absent one."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_fields_read_like_the_manifest() -> None:
     assert [container.image for container in deployment.spec.template.spec.containers] == ["nginx:1.22.1"]
 
 
-def test_what_the_api_knows_and_the_object_lacks_is_empty() -> None:
+def test_absent_fields_are_empty() -> None:
     deployment = Fields.of(DEPLOYMENT)
 
     assert deployment.status.availableReplicas is None
@@ -40,7 +40,7 @@ def test_a_misspelled_attribute_raises_and_names_the_right_one(path: str) -> Non
             thing = getattr(thing, name)
 
 
-def test_an_object_is_no_list() -> None:
+def test_an_object_is_not_a_list() -> None:
     with pytest.raises(TypeError, match="not a list"):
         list(Fields.of(DEPLOYMENT).metadata)
 
@@ -49,16 +49,16 @@ def test_a_custom_resource_has_no_schema_so_absence_is_an_error() -> None:
     proxy = Fields.of({"apiVersion": "example.com/v1", "kind": "Widget", "spec": {"size": 3}})
 
     assert proxy.spec.size == 3
-    with pytest.raises(AttributeError, match="no schema"):
+    with pytest.raises(AttributeError, match="without a schema"):
         _ = proxy.spec.color
 
 
-def test_plain_gives_back_what_the_server_sent() -> None:
+def test_plain_returns_what_the_server_sent() -> None:
     assert plain(Fields.of(DEPLOYMENT)) is DEPLOYMENT
     assert plain(Fields.of(DEPLOYMENT).spec.template.spec.containers) == [{"name": "web", "image": "nginx:1.22.1"}]
 
 
-def test_misspelled_finds_fields_however_deep() -> None:
+def test_misspelled_finds_fields_at_any_depth() -> None:
     manifest = {
         "apiVersion": "v1",
         "kind": "Service",

@@ -1,4 +1,4 @@
-"""The checks of runs on foreign clusters find what is wrong, on stored samples and without a cluster."""
+"""The checks of runs on foreign clusters find what is wrong. They need no cluster here."""
 
 import json
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def seen(thing: dict[str, Any]) -> Snapshot:
     return {("nodes", "worker"): reduced(thing)}
 
 
-def test_a_heartbeat_is_no_change() -> None:
+def test_a_heartbeat_is_not_a_change() -> None:
     beat = node(
         metadata={**node()["metadata"], "resourceVersion": "6", "managedFields": [{"manager": "kubelet"}]},
         status={"conditions": [{"type": "Ready", "lastHeartbeatTime": "09:10"}]},
@@ -60,7 +60,7 @@ def test_a_changed_field_is_named(changed: dict[str, Any], place: str) -> None:
     assert changes(seen(node()), seen(node(**changed))) == [f"nodes worker: changed at {place}"]
 
 
-def test_what_appears_and_what_is_gone_are_named() -> None:
+def test_new_and_deleted_objects_are_named() -> None:
     other: Snapshot = {("storageclasses.storage.k8s.io", "fast"): {"metadata": {}}}
 
     assert changes(seen(node()), other) == ["storageclasses.storage.k8s.io fast: appeared", "nodes worker: gone"]
@@ -70,7 +70,7 @@ class Discovery:
     """An API server that knows a few kinds."""
 
     def call(self, _: str, path: str) -> dict[str, Any]:
-        """What discovery says at this path."""
+        """The discovery document at this path."""
         everything = ["create", "list"]
         versions = [{"groupVersion": "storage.k8s.io/v1beta1"}, {"groupVersion": "storage.k8s.io/v1"}]
         preferred = {"groupVersion": "storage.k8s.io/v1"}
@@ -131,14 +131,14 @@ def test_another_users_requests_are_left_out() -> None:
     assert audit.rights([event("delete", user="admin", resource="nodes")], "looker") == {}
 
 
-def test_an_exec_by_websocket_takes_the_right_to_create_it() -> None:
+def test_an_exec_by_websocket_needs_the_right_to_create() -> None:
     log = [event("get", resource="pods", subresource="exec", namespace="a", name="web")]
 
     assert audit.rights(log, "looker") == {("", "pods/exec"): {"get", "create"}}
 
 
 @pytest.mark.parametrize(("code", "verbs"), [(200, {"patch"}), (201, {"patch", "create"})])
-def test_an_apply_that_makes_an_object_takes_the_right_to_create_it(code: int, verbs: set[str]) -> None:
+def test_an_apply_that_creates_an_object_needs_the_right_to_create(code: int, verbs: set[str]) -> None:
     applied = json.loads(event("patch", resource="daemonsets", apiGroup="apps", namespace="a", name="inside"))
 
     log = [json.dumps({**applied, "responseStatus": {"code": code}})]
@@ -170,22 +170,22 @@ def test_a_written_role_grants_what_was_used() -> None:
     assert audit.differences(USED, audit.granted(role)) == []
 
 
-def test_a_missing_right_and_an_idle_one_are_named() -> None:
+def test_missing_and_unused_rights_are_named() -> None:
     granted = audit.granted(
         {"rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "watch"]}]}
     )
     used: audit.Rights = {("apps", "deployments"): {"get", "patch"}}
 
     assert audit.differences(used, granted) == [
-        "deployments.apps: patch was used and is not in the file",
-        "deployments.apps: watch is in the file and was not used",
+        "deployments.apps: patch was used but is not in the file",
+        "deployments.apps: watch is in the file but was not used",
     ]
 
 
 @pytest.mark.parametrize("agreed", [False, True])
 def test_the_printed_role_is_yaml_of_a_clusterrole(agreed: bool) -> None:
     if not rbac.file(agreed).exists():
-        pytest.skip("its row has not been run yet")
+        pytest.skip("its file is not written yet")
     role = yaml.safe_load(rbac.rules(agreed))
 
     assert role["kind"] == "ClusterRole"
@@ -211,7 +211,7 @@ BEHAVIORS = {
 
 
 def report(**verdicts: str | tuple[str, str]) -> dict[str, Any]:
-    """A behaviors.json in which all hold but these: a verdict, or one with its reason."""
+    """A behaviors.json in which all behaviors hold except these, which have a verdict, or a verdict and a reason."""
     rows = []
     for name, entry in BEHAVIORS.items():
         found = verdicts.get(entry.id.removeprefix("doc/"), "planned" if entry.planned else "holds")
@@ -234,14 +234,14 @@ def test_a_planned_behavior_stays_planned_in_every_group() -> None:
     assert wanted(Expected(not_observed=("need storage",)), BEHAVIORS)["doc/later"] == "planned"
 
 
-@pytest.mark.parametrize("verdict", ["broken", "not observed", "inconclusive", "in part", "could not look"])
+@pytest.mark.parametrize("verdict", ["broken", "not observed", "inconclusive", "in part", "unknown verdict"])
 def test_any_other_verdict_than_the_expected_one_is_a_difference(verdict: str) -> None:
     assert found(Expected(), {"simple": (verdict, "so it is")}) == [
         f"doc/simple: {verdict} instead of holds (so it is)"
     ]
 
 
-def test_what_must_not_be_observable_may_not_hold() -> None:
+def test_a_behavior_that_must_be_not_observed_must_not_hold() -> None:
     assert found(Expected(not_observed=("doc/spread",)), {}) == ["doc/spread: holds instead of not observed"]
 
 
@@ -257,10 +257,10 @@ def test_a_reason_may_excuse_what_is_not_observed() -> None:
     assert found(expected, {"simple": ("inconclusive", "refused by Pod Security")}) != []
 
 
-def test_too_few_that_hold_are_a_difference() -> None:
+def test_too_few_holding_behaviors_are_a_difference() -> None:
     nothing = dict.fromkeys(("simple", "stored", "spread"), ("not observed", "refused"))
 
-    assert found(Expected(not_observed_because="refused"), nothing) == ["0 behaviors hold, not 1 or more"]
+    assert found(Expected(not_observed_because="refused"), nothing) == ["0 behaviors hold, not at least 1"]
 
 
 def test_a_behavior_that_the_report_leaves_out_is_a_difference() -> None:
@@ -306,7 +306,7 @@ def test_flags_of_an_api_server_come_with_their_files(tmp_path: Path) -> None:
     assert plugin["configuration"]["defaults"]["enforce"] == "restricted"
 
 
-def test_the_foreign_controller_has_none_of_the_names_that_the_suite_gives_its_own() -> None:
+def test_the_foreign_controller_shares_no_names_with_the_suites_own() -> None:
     documents = edge.foreign_controller()
 
     definitions = [document for document in documents if document["kind"] == "CustomResourceDefinition"]
@@ -322,7 +322,7 @@ def test_the_foreign_controller_has_none_of_the_names_that_the_suite_gives_its_o
 
 
 class Services:
-    """An API server that holds Services, and takes changes to their status."""
+    """An API server that has Services, and stores changes to their status."""
 
     def __init__(self, *services: dict[str, Any]) -> None:
         self.services = services
@@ -355,7 +355,7 @@ def test_two_services_with_the_same_port_get_addresses_of_two_nodes(monkeypatch:
 # --- the command
 
 
-def test_the_table_names_what_was_wrong_below_its_row() -> None:
+def test_the_table_has_problems_below_their_row() -> None:
     wrong = Result("admin", 1, problems=["exit code 1, not 0"])
     wrong.counts["holds"] = 100
 
@@ -366,11 +366,11 @@ def test_the_table_names_what_was_wrong_below_its_row() -> None:
     assert problem.strip() == "exit code 1, not 0"
 
 
-def test_an_unknown_row_is_named_beside_those_that_there_are() -> None:
+def test_an_unknown_row_is_named_with_the_existing_ones() -> None:
     with pytest.raises(CannotRun, match="no row nowhere; there are: admin, "):
         command.arguments(["nowhere"])
 
 
-def test_one_cluster_at_a_time_is_kept() -> None:
+def test_only_one_cluster_can_be_kept() -> None:
     with pytest.raises(CannotRun, match="one row"):
         command.arguments(["--keep", "admin", "one-node"])

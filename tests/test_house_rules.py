@@ -1,7 +1,7 @@
-"""The habits of CONTRIBUTING that can be read off the code of suites and fixtures.
+"""Checks the rules of CONTRIBUTING in the code of suites and fixtures.
 
-A hidden assertion is an expression that raises something else than AssertionError when the cluster is not as expected:
-`(pod,) = kube.pods()` is a ValueError when there are two. That says nothing about the cluster, so a broken promise would be
+A hidden assertion is an expression that raises another exception than AssertionError if the cluster is not as expected:
+`(pod,) = kube.pods()` raises ValueError if there are two Pods. That says nothing about the cluster, so a broken promise would be
 reported as inconclusive.
 """
 
@@ -16,14 +16,14 @@ import pytest
 #: Lines that a test may have after its docstring.
 LINES = 25
 
-#: Calls whose result always has as many parts as their callers unpack, whatever the cluster says. `load_all` reads a manifest
-#: of the repository, and unit tests look at these.
+#: Calls whose result always has as many parts as their callers unpack, whatever the cluster returns. `load_all` reads
+#: a manifest of the repository, and unit tests check the manifests.
 OF_FIXED_LENGTH = {"load_all", "partition", "rpartition", "divmod"}
 
-#: Calls that assert how many things they return: it is their first argument.
+#: Calls that assert how many things they return: the number is their first argument.
 COUNTED = {"exactly", "ready_pods"}
 
-#: Names of the objects that ask the cluster.
+#: Names of the objects that send requests to the cluster.
 KUBES = {"kube", "home", "everywhere"}
 
 COUNT = "raises ValueError, which is no verdict; write `exactly(n, ...)`"
@@ -31,13 +31,13 @@ FIRST = "raises IndexError, which is no verdict; write `(thing,) = exactly(1, ..
 
 
 def files(root: Path, *folders: str) -> dict[str, str]:
-    """The Python files of some folders, by their path from the checkout."""
+    """The Python files of these folders, by their path in the checkout."""
     found = (path for folder in folders for path in sorted((root / folder).glob("*.py")))
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in found}
 
 
 def _returns_tuple(node: ast.FunctionDef) -> bool:
-    """Annotated with a tuple of a fixed length: not tuple[str, ...], and not with None as another possibility."""
+    """Whether the function is annotated with a tuple of fixed length: not tuple[str, ...], and not a union with None."""
     match node.returns:
         case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=parts)):
             return not any(isinstance(part, ast.Constant) and part.value is ... for part in parts)
@@ -45,7 +45,7 @@ def _returns_tuple(node: ast.FunctionDef) -> bool:
 
 
 def tuples(*sources: str) -> set[str]:
-    """The names of the functions that are annotated to return a tuple: their length is for mypy to check."""
+    """The names of the functions that are annotated to return a tuple. mypy checks its length."""
     return {
         node.name
         for source in sources
@@ -55,7 +55,7 @@ def tuples(*sources: str) -> set[str]:
 
 
 def _called(node: ast.expr) -> str:
-    """The last name of what is called: "pods" of `kube.pods()`; "" where nothing is."""
+    """The last name in a call: "pods" of `kube.pods()`; "" if it is no call."""
     if not isinstance(node, ast.Call):
         return ""
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -85,15 +85,15 @@ def _may_differ(target: ast.Tuple | ast.List, value: ast.expr, fixed: set[str]) 
     if isinstance(value, ast.ListComp | ast.GeneratorExp | ast.SetComp):
         return _called(value.generators[0].iter) != "load_all"
     if not isinstance(value, ast.Call) or _called(value) in fixed or _called(value) == "zip":
-        return False  # of zip, strict=True is the fault
+        return False  # another rule is about zip
     starred = any(isinstance(name, ast.Starred) for name in target.elts)
     if starred and len(target.elts) == 2 and _called(value) == "split" and value.args:
-        return False  # a text that is split at a separator has one part or more
+        return False  # a string that is split at a separator has at least one part
     return not _counts(value, len(target.elts))
 
 
 def _flaw(node: ast.AST, fixed: set[str]) -> str | None:
-    """What is wrong with this node alone, and the remedy."""
+    """What is wrong with this syntax node, and the remedy."""
     if isinstance(node, ast.Assign):
         targets = [target for target in node.targets if isinstance(target, ast.Tuple | ast.List)]
         return f"unpacking {COUNT}" if any(_may_differ(target, node.value, fixed) for target in targets) else None
@@ -146,12 +146,12 @@ def sleeps(source: str) -> Iterator[int]:
 
 
 def none(found: list[str]) -> None:
-    """Nothing was found, or each finding is told on a line of its own."""
+    """Assert that nothing was found; the message has one line for each finding."""
     if found:
         pytest.fail("\n".join(found), pytrace=False)
 
 
-# --- suites and fixtures as they are
+# --- the suites and the fixtures
 
 
 def test_no_assertion_is_hidden(root: Path) -> None:
@@ -168,7 +168,7 @@ def test_no_assertion_is_hidden(root: Path) -> None:
 
 def test_no_suite_sleeps(root: Path) -> None:
     found = [
-        f"{label}:{line}: a suite never sleeps; wait for an event with `eventually`, or look on with `throughout`"
+        f"{label}:{line}: a suite never sleeps; wait for an event with `eventually`, or repeat a check with `throughout`"
         for label, source in files(root, "suites").items()
         for line in sleeps(source)
     ]
@@ -198,7 +198,7 @@ def test_every_test_fits_on_a_screen(root: Path) -> None:
     none(found)
 
 
-def test_there_is_something_to_look_at(root: Path) -> None:
+def test_there_are_suites_to_check(root: Path) -> None:
     assert sum(len(list(suite_tests(source))) for source in files(root, "suites").values()) > 100
     assert len(files(root, "fixtures")) > 10
 
@@ -251,7 +251,7 @@ def test_a_hidden_assertion_is_found(code: str) -> None:
         "index = labels['index']",
     ],
 )
-def test_what_cannot_fail_by_what_the_cluster_says_is_allowed(code: str) -> None:
+def test_code_that_does_not_depend_on_the_cluster_is_allowed(code: str) -> None:
     fixed = tuples("def progress(kube) -> tuple[str, str]: ...")
 
     assert list(hidden_assertions(code, "x.py", fixed)) == []

@@ -1,4 +1,4 @@
-"""The client of the Ingress controller: which controller it finds, when that is ready, and what silence means to it."""
+"""The client of the Ingress controller: which controller it finds, when that is ready, and a missing reply."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_controller_that_is_not_ready_says_why(deployment: Fields, why: str) -
         assert_available(deployment)
 
 
-def test_the_default_class_is_used_and_none_that_a_run_made() -> None:
+def test_the_default_class_is_used_and_classes_of_runs_are_ignored() -> None:
     default = ingress_class("b", annotations={ingress.DEFAULT_CLASS: "true"})
     of_a_test = ingress_class("a", labels=dict(MANAGED_BY))
 
@@ -83,7 +83,7 @@ class Cluster:
         self._services = list(services)
 
     def resource(self, _: str) -> Any:
-        """What discovery says of Namespaces."""
+        """The API resource of Namespaces."""
         return type("Resource", (), {"namespaced": False, "path": staticmethod(lambda **_: "/api/v1/namespaces")})
 
     def call(self, _: str, path: str, **__: Any) -> Any:
@@ -105,7 +105,7 @@ class Cluster:
         ([service("other", address="10.0.0.8")], {}, None),
     ],
 )
-def test_a_foreign_controllers_service_is_told_by_labels_or_address(
+def test_a_foreign_controllers_service_is_found_by_labels_or_address(
     services: list[Any], class_labels: dict[str, str], found: str | None
 ) -> None:
     api = cast("Api", Cluster(*services))
@@ -119,7 +119,7 @@ def test_a_foreign_controllers_service_is_told_by_labels_or_address(
 
 
 class Curl:
-    """A client whose curl leaves this."""
+    """A client whose curl gives this output."""
 
     def __init__(self, *replies: str, error: str = "", code: int = 0) -> None:
         self._output = Output("".join(reply + BETWEEN for reply in replies), error, code)
@@ -142,7 +142,7 @@ def test_each_url_gets_its_reply() -> None:
     }
 
 
-def test_after_silence_the_other_urls_are_not_asked() -> None:
+def test_after_a_missing_reply_the_other_urls_get_no_request() -> None:
     silent = client("one\n200", "\n000", error="curl: (28) silence", code=28)
 
     replies = silent.get_all(["http://a", "http://b", "http://c"], "192.0.2.1")
@@ -151,8 +151,8 @@ def test_after_silence_the_other_urls_are_not_asked() -> None:
 
 
 @pytest.mark.parametrize("replies", [(), ("one\n200",)])
-def test_a_client_that_could_not_ask_is_no_silence(replies: tuple[str, ...]) -> None:
-    with pytest.raises(RuntimeError, match="could not ask"):
+def test_a_request_that_was_not_sent_is_an_error(replies: tuple[str, ...]) -> None:
+    with pytest.raises(RuntimeError, match="could not send its requests"):
         client(*replies, error="no such container", code=125).get_all(["http://a", "http://b"], "192.0.2.1")
 
 

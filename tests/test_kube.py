@@ -1,4 +1,4 @@
-"""The verbs, put to a stand-in for the API server: what they ask, what a failed wait says, and when it gives up."""
+"""The verbs with a simulated API server: what they request, what a failed wait says, and when a wait gives up."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def event(reason: str, count: int, about: str, message: str = "", kind: str = "P
     return {"metadata": {"name": reason}, "reason": reason, "count": count, "involvedObject": who, "message": message}
 
 
-class StandIn:
-    """An API server's answers, by path; counts what it was asked, and how often a kind was looked up."""
+class SimulatedServer:
+    """An API server's answers, by path. Records the requests, and counts how often a kind was looked up."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
@@ -52,7 +52,7 @@ class StandIn:
         self.looked_up: list[str] = []
 
     def resource(self, kind: str) -> Any:
-        """As Api's; all kinds but one are namespaced."""
+        """Like Api.resource; all kinds but one are namespaced."""
         self.looked_up.append(kind)
         name = kind.rpartition("/")[2]
 
@@ -66,7 +66,7 @@ class StandIn:
         return Resource
 
     def call(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None, *_: Any) -> Any:
-        """As Api's; every write succeeds, and what has no answer is not found."""
+        """Like Api.call; every write succeeds, and a GET without an answer is 404."""
         self.asked.append(f"{method} {path}")
         if method != "GET":
             return body
@@ -75,12 +75,12 @@ class StandIn:
         return self.answers[path](query or {})
 
     def lists(self, kind: str, items: Callable[[], list[Object]]) -> None:
-        """From now on these are the objects of a kind."""
+        """Set the objects of a kind."""
         self.answers[kind] = lambda _: {"apiVersion": "v1", "kind": f"{kind}List", "items": items()}
 
 
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only during a sleep."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -96,7 +96,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Replaces the time and the budgets, those of earlier tests included."""
+    """Replaces the time, and resets the budgets."""
     clock = Clock()
     monkeypatch.setattr("time.monotonic", clock.monotonic)
     monkeypatch.setattr("tenacity.nap.time.sleep", clock.sleep)
@@ -107,25 +107,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def server() -> StandIn:
-    """Without Pods and Events."""
-    server = StandIn()
+def server() -> SimulatedServer:
+    """A simulated API server without Pods and Events."""
+    server = SimulatedServer()
     server.lists("Pod", list)
     server.lists("Event", list)
     return server
 
 
 @pytest.fixture
-def kube(server: StandIn) -> Kube:
-    """The verbs that ask the stand-in."""
+def kube(server: SimulatedServer) -> Kube:
+    """The verbs, connected to the simulated API server."""
     return Kube(cast(Api, server), "ns", {"kubehave/run": "1"})
 
 
-# --- what they ask
+# --- what they request
 
 
 @pytest.mark.parametrize("verb", ["create", "apply"])
-def test_a_kind_is_looked_up_once_for_each_object(kube: Kube, server: StandIn, verb: str) -> None:
+def test_a_kind_is_looked_up_once_for_each_object(kube: Kube, server: SimulatedServer, verb: str) -> None:
     manifest = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"}}
 
     made = getattr(kube, verb)(manifest)
@@ -143,13 +143,13 @@ def test_create_takes_one_object(kube: Kube) -> None:
 # --- what was read last
 
 
-def test_nothing_read_is_told_as_nothing() -> None:
+def test_without_a_read_last_read_is_empty() -> None:
     forget_reads()
 
     assert last_read() == ""
 
 
-def test_the_last_object_is_told_with_its_status(kube: Kube, server: StandIn) -> None:
+def test_last_read_has_the_object_with_its_status(kube: Kube, server: SimulatedServer) -> None:
     status = {"replicas": 2, "conditions": [{"type": "Available", "status": "False", "reason": "TooFew"}]}
     server.answers["Deployment/web"] = lambda _: {
         "apiVersion": "apps/v1",
@@ -163,7 +163,7 @@ def test_the_last_object_is_told_with_its_status(kube: Kube, server: StandIn) ->
     assert last_read() == "Deployment web (Available=False (TooFew), replicas=2)"
 
 
-def test_the_last_list_is_told_with_the_state_of_its_pods(kube: Kube, server: StandIn) -> None:
+def test_last_read_has_the_list_with_the_state_of_its_pods(kube: Kube, server: SimulatedServer) -> None:
     server.lists("Pod", lambda: [pod("b", waits("CrashLoopBackOff")), pod("a", READY)])
 
     kube.pods(app="web")
@@ -171,7 +171,7 @@ def test_the_last_list_is_told_with_the_state_of_its_pods(kube: Kube, server: St
     assert last_read() == "2 Pods app=web: a is Pending, Ready; b is Pending: CrashLoopBackOff"
 
 
-def test_of_a_long_list_some_are_told(kube: Kube, server: StandIn) -> None:
+def test_last_read_has_some_objects_of_a_long_list(kube: Kube, server: SimulatedServer) -> None:
     server.lists("Pod", lambda: [pod(f"p{number}", READY) for number in range(9)])
 
     kube.list("Pod")
@@ -180,7 +180,7 @@ def test_of_a_long_list_some_are_told(kube: Kube, server: StandIn) -> None:
     assert last_read().endswith("p3 is Pending, Ready; and 5 more")
 
 
-def test_what_is_not_there_is_told_so(kube: Kube) -> None:
+def test_last_read_names_an_absent_object(kube: Kube) -> None:
     kube.list("Pod", app="web")
     assert last_read() == "no Pod app=web"
 
@@ -188,7 +188,7 @@ def test_what_is_not_there_is_told_so(kube: Kube) -> None:
     assert last_read() == "no Service web"
 
 
-def test_reads_aside_are_not_told(kube: Kube) -> None:
+def test_last_read_ignores_reads_aside(kube: Kube) -> None:
     kube.list("Pod", app="web")
     kube.aside().list("Event")
 
@@ -222,7 +222,7 @@ def test_a_pod_that_is_not_ready_says_why(spec: Any, status: Any, said: str) -> 
 @pytest.mark.parametrize(
     ("kind", "spec", "status", "lacks"),
     [
-        ("Deployment", {"replicas": 2}, {"observedGeneration": 1}, "its controller has seen generation 1, not yet 2"),
+        ("Deployment", {"replicas": 2}, {"observedGeneration": 1}, "its controller has seen generation 1, but not 2"),
         (
             "Deployment",
             {"replicas": 2},
@@ -237,7 +237,7 @@ def test_a_pod_that_is_not_ready_says_why(spec: Any, status: Any, said: str) -> 
             "",
         ),
         ("ReplicaSet", {"replicas": 1}, {"observedGeneration": 2, "replicas": 1}, "0 of 1 Pods are available"),
-        ("DaemonSet", {}, {"observedGeneration": 2, "desiredNumberScheduled": 0}, "it is to run on no node"),
+        ("DaemonSet", {}, {"observedGeneration": 2, "desiredNumberScheduled": 0}, "it has no node to run on"),
         (
             "DaemonSet",
             {},
@@ -270,7 +270,7 @@ def ended(clock: Clock, wait: Callable[[], object], with_: type[Exception]) -> t
     return str(failure.value), clock.now - began
 
 
-def test_a_pod_that_gets_ready_in_time_is_not_given_up(kube: Kube, server: StandIn, clock: Clock) -> None:
+def test_a_pod_that_becomes_ready_in_time_is_awaited(kube: Kube, server: SimulatedServer, clock: Clock) -> None:
     began = clock.now
     server.lists("Pod", lambda: [pod("web", READY if clock.now > began + 30 else waits("ErrImagePull"))])
     server.lists("Event", lambda: [event("Pulling", 1, "web")])
@@ -278,7 +278,7 @@ def test_a_pod_that_gets_ready_in_time_is_not_given_up(kube: Kube, server: Stand
     assert [it.metadata.name for it in kube.ready_pods(1, app="web")] == ["web"]
 
 
-def test_an_image_that_the_second_try_does_not_get_is_inconclusive(kube: Kube, server: StandIn, clock: Clock) -> None:
+def test_an_image_whose_second_pull_fails_is_inconclusive(kube: Kube, server: SimulatedServer, clock: Clock) -> None:
     began = clock.now
     server.lists("Pod", lambda: [pod("web", waits("ErrImagePull" if clock.now < began + 1 else "ImagePullBackOff"))])
     server.lists("Event", lambda: [event("Pulling", 1 if clock.now < began + 12 else 2, "web")])
@@ -292,7 +292,9 @@ def test_an_image_that_the_second_try_does_not_get_is_inconclusive(kube: Kube, s
     assert 14 < seconds < 18
 
 
-def test_an_image_that_is_not_there_at_the_last_look_is_inconclusive(kube: Kube, server: StandIn, clock: Clock) -> None:
+def test_an_image_that_is_missing_at_the_last_look_is_inconclusive(
+    kube: Kube, server: SimulatedServer, clock: Clock
+) -> None:
     server.answers["Pod/web"] = lambda _: pod("web", waits("ErrImageNeverPull"))
 
     message, seconds = ended(clock, lambda: kube.ready_pod("web"), Inconclusive)
@@ -301,7 +303,7 @@ def test_an_image_that_is_not_there_at_the_last_look_is_inconclusive(kube: Kube,
     assert seconds == pytest.approx(40, abs=0.5)
 
 
-def test_a_terminating_pod_ends_no_wait(kube: Kube, server: StandIn, clock: Clock) -> None:
+def test_a_terminating_pod_ends_no_wait(kube: Kube, server: SimulatedServer, clock: Clock) -> None:
     began = clock.now
     old = pod("old", waits("ImagePullBackOff"), deletionTimestamp="2026-01-01T00:00:00Z")
     server.lists("Pod", lambda: [old, pod("new", READY if clock.now > began + 30 else {})])
@@ -311,14 +313,16 @@ def test_a_terminating_pod_ends_no_wait(kube: Kube, server: StandIn, clock: Cloc
 
 
 @pytest.mark.parametrize("reason", ["CreateContainerConfigError", "InvalidImageName"])
-def test_a_container_that_cannot_be_made_ends_the_wait(kube: Kube, server: StandIn, clock: Clock, reason: str) -> None:
+def test_a_container_that_cannot_be_created_ends_the_wait(
+    kube: Kube, server: SimulatedServer, clock: Clock, reason: str
+) -> None:
     began = clock.now
     server.answers["Pod/web"] = lambda _: pod("web", waits(reason))
     server.lists("Event", lambda: [event("Failed", 1 if clock.now < began + 12 else 2, "web")])
 
     message, seconds = ended(clock, lambda: kube.ready_pod("web"), AssertionError)
 
-    assert message == f"container c of Pod web cannot be made: {reason}, no such thing"
+    assert message == f"container c of Pod web cannot be created: {reason}, no such thing"
     assert 14 < seconds < 18
 
 
@@ -331,25 +335,25 @@ def replicaset(labels: Mapping[str, str]) -> Object:
     }
 
 
-def refuse(server: StandIn, tries: Callable[[], int], message: str, **labels: str) -> None:
+def refuse(server: SimulatedServer, tries: Callable[[], int], message: str, **labels: str) -> None:
     server.answers["ReplicaSet/web"] = lambda _: replicaset(labels)
     server.lists("Event", lambda: [event("FailedCreate", tries(), "web", message, "ReplicaSet")])
 
 
-def test_pods_that_are_refused_again_end_the_wait(kube: Kube, server: StandIn, clock: Clock) -> None:
+def test_pods_that_are_refused_again_end_the_wait(kube: Kube, server: SimulatedServer, clock: Clock) -> None:
     began = clock.now
     refuse(server, lambda: int(clock.now - began), "exceeded quota", app="web", tier="front")
 
     message, seconds = ended(clock, lambda: kube.ready_pods(1, app="web"), AssertionError)
 
-    assert message.startswith("ReplicaSet web cannot make its Pods, after ")
+    assert message.startswith("ReplicaSet web cannot create its Pods, after ")
     assert message.endswith(" tries: exceeded quota")
     assert 5 < seconds < 8
 
 
 @pytest.mark.parametrize(("labels", "tries"), [({"app": "other"}, 9), ({"app": "web"}, 3)])
-def test_refusals_of_other_pods_or_that_are_over_do_not_end_it(
-    kube: Kube, server: StandIn, clock: Clock, labels: dict[str, str], tries: int
+def test_refusals_of_other_pods_and_past_refusals_do_not_end_the_wait(
+    kube: Kube, server: SimulatedServer, clock: Clock, labels: dict[str, str], tries: int
 ) -> None:
     began = clock.now
     server.lists("Pod", lambda: [pod("web", READY if clock.now > began + 20 else {})])
@@ -358,7 +362,7 @@ def test_refusals_of_other_pods_or_that_are_over_do_not_end_it(
     assert len(kube.ready_pods(1, app="web")) == 1
 
 
-def test_pods_that_pod_security_refuses_are_not_observed(kube: Kube, server: StandIn, clock: Clock) -> None:
+def test_pods_that_pod_security_refuses_are_not_observed(kube: Kube, server: SimulatedServer, clock: Clock) -> None:
     why = 'pods "web-x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
     refuse(server, lambda: 4, why, app="web")
 
@@ -368,7 +372,7 @@ def test_pods_that_pod_security_refuses_are_not_observed(kube: Kube, server: Sta
     assert seconds < 3
 
 
-def test_a_wait_ends_where_nothing_happens(kube: Kube, server: StandIn, clock: Clock) -> None:
+def test_a_wait_ends_if_nothing_happens(kube: Kube, server: SimulatedServer, clock: Clock) -> None:
     message, seconds = ended(clock, lambda: kube.ready_pods(2, app="web"), AssertionError)
     assert message == "there are 0 Pods, not 2: nothing at all has happened for 25 s, and there is no Pod"
     assert 25 <= seconds < 29
@@ -383,7 +387,9 @@ def test_a_wait_ends_where_nothing_happens(kube: Kube, server: StandIn, clock: C
     [pod("web", {}), pod("web", READY, deletionTimestamp="2026-01-01T00:00:00Z")],
     ids=["unready", "terminating"],
 )
-def test_a_pod_on_its_way_is_something_that_happens(kube: Kube, server: StandIn, clock: Clock, busy: Object) -> None:
+def test_a_wait_lasts_while_a_pod_is_unready_or_terminating(
+    kube: Kube, server: SimulatedServer, clock: Clock, busy: Object
+) -> None:
     server.lists("Pod", lambda: [busy])
 
     message, seconds = ended(clock, lambda: kube.ready_pods(2, app="web"), AssertionError)
@@ -400,7 +406,7 @@ def deployment(version: int, available: int) -> Object:
     return whole | {"status": {"observedGeneration": 1} | numbers}
 
 
-def test_a_rollout_is_awaited_as_long_as_it_moves(kube: Kube, server: StandIn, clock: Clock) -> None:
+def test_a_rollout_is_awaited_while_it_makes_progress(kube: Kube, server: SimulatedServer, clock: Clock) -> None:
     began = clock.now
     server.answers["Deployment/web"] = lambda _: deployment(int(clock.now) // 20, 2 if clock.now > began + 100 else 1)
 
@@ -408,7 +414,7 @@ def test_a_rollout_is_awaited_as_long_as_it_moves(kube: Kube, server: StandIn, c
     assert 100 < clock.now - began < 101
 
 
-def test_a_rollout_that_nobody_begins_ends_the_wait(kube: Kube, server: StandIn, clock: Clock) -> None:
+def test_a_rollout_that_does_not_start_ends_the_wait(kube: Kube, server: SimulatedServer, clock: Clock) -> None:
     server.answers["Deployment/web"] = lambda _: deployment(1, 0)
 
     message, seconds = ended(clock, lambda: kube.rolled_out("Deployment", "web"), AssertionError)

@@ -1,10 +1,10 @@
-"""kube-proxy's rules are read in the same way in all of its modes."""
+"""Reading kube-proxy's rules gives the same result in all of its modes."""
 
 import pytest
 
 from fixtures.kube_proxy import PRINT_RULES, destinations, has_rules
 
-#: Printed on nodes and shortened to two Services of the same two Pods: 10.96.42.80, and 10.96.29.251 with session affinity
+#: Rules from real nodes, shortened to two Services with the same two Pods: 10.96.42.80, and 10.96.29.251 with session affinity
 #: (in iptables and nftables).
 IPTABLES = """\
 *nat
@@ -136,7 +136,7 @@ def test_another_address_is_not_in_the_rules(mode: str, address: str) -> None:
     assert not has_rules(mode, PRINTED[mode], address)
 
 
-def test_rules_that_no_packet_meets_do_not_count() -> None:
+def test_rules_that_no_packet_passes_do_not_count() -> None:
     abandoned = "-A KUBE-SVC-OLD ! -s 10.244.0.0/16 -d 10.96.7.7/32 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ\n"
 
     assert not has_rules("iptables", IPTABLES + abandoned, "10.96.7.7")

@@ -1,4 +1,4 @@
-"""A forwarded port is the one that was asked for, or a free one; kubectl is a stand-in here."""
+"""A forwarded port is the requested one, or a free one. Here kubectl is replaced by a script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fixtures.api import Api, Connection
 from fixtures.kube import Kube
 from fixtures.kubectl import PortForward
 
-#: Says what it was asked to forward, and on which port it does: 4711 if any will do.
+#: Records the ports that it should forward, and prints the local one: 4711 if it may choose.
 KUBECTL = """#!/bin/bash
 ports="${@: -1}"
 echo "$ports" >>"$0.asked"
@@ -27,7 +27,7 @@ exec sleep 100
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "kubectl"
     path.write_text(KUBECTL)
     path.chmod(0o755)
@@ -36,7 +36,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def forward(stand_in: Path) -> PortForward:
+def forward(fake_kubectl: Path) -> PortForward:
     fixture = cast("Callable[..., PortForward]", cast("Any", kubectls.port_forward)._get_wrapped_function())
     return fixture(Connection(None, None), cast("Api", None), Kube(cast("Api", None), "test"))
 
@@ -52,27 +52,29 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def asked(stand_in: Path) -> str:
-    return Path(f"{stand_in}.asked").read_text().strip()
+def asked(fake_kubectl: Path) -> str:
+    return Path(f"{fake_kubectl}.asked").read_text().strip()
 
 
-def test_a_free_port_is_the_one_that_is_forwarded(forward: PortForward, stand_in: Path) -> None:
+def test_a_free_port_is_forwarded(forward: PortForward, fake_kubectl: Path) -> None:
     port = free_port()
 
     with forward("svc/web", port, 80):
         pass
 
-    assert asked(stand_in) == f"{port}:80"
+    assert asked(fake_kubectl) == f"{port}:80"
 
 
-def test_a_port_that_is_taken_leaves_the_choice_to_kubectl(forward: PortForward, stand_in: Path, listener: int) -> None:
+def test_kubectl_chooses_another_port_if_the_port_is_taken(
+    forward: PortForward, fake_kubectl: Path, listener: int
+) -> None:
     with forward("svc/web", listener, 80):
         pass
 
-    assert asked(stand_in) == ":80"
+    assert asked(fake_kubectl) == ":80"
 
 
-def test_a_kubectl_that_forwards_nothing_is_quoted(forward: PortForward) -> None:
+def test_the_error_of_kubectl_is_quoted(forward: PortForward) -> None:
     with (
         pytest.raises(AssertionError, match="error: no such Service"),
         forward("svc/web", cast("int", "refused"), 80),

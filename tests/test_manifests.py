@@ -1,4 +1,4 @@
-"""The exhibits are headed, pinned, spelled as the API spells them, without a namespace, and used."""
+"""Every manifest has a header, pinned images, correct spelling and no namespace, and is used."""
 
 import re
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ import yaml
 from fixtures.fields import misspelled
 from fixtures.manifests import FOLDER, images_of, load_all, names
 
-#: A tag that names one version: at least major and minor, and none of the moving words.
+#: A tag that names one version: at least major and minor, and no word such as `latest`.
 PINNED = re.compile(r"^[^@\s]+:(?:distroless-)?v?\d+\.\d+[\w.-]*$|@sha256:[0-9a-f]{64}$")
 
-#: The one file that makes a namespace, because that is what it shows.
+#: The only file that creates a namespace, because it shows just that.
 MAKES_ITS_NAMESPACE = "application/pacman.yaml"
 
 
 def line_of(text: str, document: int, path: tuple[str | int, ...]) -> int:
-    """The line, from 1, on which a field of a document stands."""
+    """The line number, from 1, of a field of a document."""
     node: Any = list(yaml.compose_all(text))[document]
     line = 1
     for step in path:
@@ -45,12 +45,12 @@ def unpinned_lines(text: str, label: str) -> Iterator[str]:
                 yield f"{label}:{line}: {image}: no pinned tag"
 
 
-def test_there_are_exhibits() -> None:
+def test_there_are_manifests() -> None:
     assert len(list(names())) >= 10
 
 
 @pytest.mark.parametrize("name", list(names()))
-def test_an_exhibit_is_headed(name: str) -> None:
+def test_a_manifest_has_a_header(name: str) -> None:
     head = (FOLDER / name).read_text().split("\napiVersion", maxsplit=1)[0]
 
     assert len(head.splitlines()) >= 2, f"{name}: say in its header what it shows, where from, and what was changed"
@@ -59,27 +59,27 @@ def test_an_exhibit_is_headed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(names()))
-def test_an_exhibit_is_spelled_as_the_api_spells_it(name: str) -> None:
+def test_a_manifest_has_no_misspelled_field(name: str) -> None:
     found = list(misspelled_lines((FOLDER / name).read_text(), f"manifests/{name}"))
 
     if name.endswith(".refused.yaml"):
-        assert found, f"{name}: is called refused, and the API knows every field of it"
+        assert found, f"{name}: is named refused, but the API knows all its fields"
     else:
         assert found == []
 
 
 @pytest.mark.parametrize("name", list(names()))
-def test_an_exhibit_names_pinned_images_only(name: str) -> None:
+def test_a_manifest_has_pinned_images_only(name: str) -> None:
     assert list(unpinned_lines((FOLDER / name).read_text(), f"manifests/{name}")) == []
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name != MAKES_ITS_NAMESPACE])
-def test_an_exhibit_names_no_namespace(name: str) -> None:
+def test_a_manifest_names_no_namespace(name: str) -> None:
     for document in load_all(name):
         assert "namespace" not in document["metadata"], f"{name}: leave the namespace out; each test has its own"
 
 
-def test_every_exhibit_is_used(root: Path) -> None:
+def test_every_manifest_is_used(root: Path) -> None:
     code = "".join(path.read_text() for folder in ("suites", "fixtures") for path in (root / folder).glob("*.py"))
 
     unused = [name for name in names() if f'"{name}"' not in code]
@@ -95,13 +95,13 @@ def test_the_line_of_a_misspelled_field_is_named() -> None:
 
 
 @pytest.mark.parametrize("image", ["nginx", "nginx:latest", "nginx:1", "localhost:5000/nginx", "nginx:stable-alpine"])
-def test_a_moving_image_is_found(image: str) -> None:
+def test_an_image_without_a_pinned_tag_is_found(image: str) -> None:
     text = f"apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - image: {image}\n"
 
     assert list(unpinned_lines(text, "x.yaml")) == [f"x.yaml:5: {image}: no pinned tag"]
 
 
-def test_a_key_written_twice_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_duplicate_key_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "twice.yaml").write_text("spec:\n  replicas: 3\n  replicas: 4\n")
     monkeypatch.setattr("fixtures.manifests.FOLDER", tmp_path)
 

@@ -1,4 +1,4 @@
-"""What belongs to a run, and what of earlier runs may be deleted."""
+"""What belongs to a run, and what may be deleted of earlier runs."""
 
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -25,7 +25,7 @@ def test_a_running_run_is_not_over() -> None:
 
 
 @pytest.mark.parametrize("process", ["4194305.1", "1.1", "", "nonsense"])
-def test_what_a_dead_process_left_is_over(process: str) -> None:
+def test_a_run_whose_process_is_dead_is_over(process: str) -> None:
     labels = RunId.new().labels | {PROCESS: process}
 
     assert is_over(namespace(labels), NOW)

@@ -1,4 +1,4 @@
-"""The node image without an engine: what is built when, what is in it, and what a node does when it starts."""
+"""The node image, without an engine: when it is built, what is in it, and what a node does when it starts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HERE = layers.HERE
 
 @pytest.fixture
 def said() -> list[str]:
-    """What a build has said so far."""
+    """The lines that a build has printed so far."""
     return []
 
 
@@ -46,10 +46,10 @@ def _touch(path: Path) -> None:
     path.touch()
 
 
-# --- a step is done once for the same inputs
+# --- a step runs once for the same inputs
 
 
-def test_the_second_time_nothing_is_done(step: Step, tmp_path: Path, said: list[str]) -> None:
+def test_a_step_runs_only_once(step: Step, tmp_path: Path, said: list[str]) -> None:
     output = perform(step, tmp_path, said.append)
     (output / "made").write_text("once")
     said.clear()
@@ -67,7 +67,7 @@ def test_the_second_time_nothing_is_done(step: Step, tmp_path: Path, said: list[
     ],
     ids=["content", "new file", "name"],
 )
-def test_a_changed_input_file_is_another_digest(step: Step, change: Callable[[Path], object]) -> None:
+def test_a_changed_input_file_changes_the_digest(step: Step, change: Callable[[Path], object]) -> None:
     before = step.digest()
 
     change(Path(step.files[0]))
@@ -75,13 +75,13 @@ def test_a_changed_input_file_is_another_digest(step: Step, change: Callable[[Pa
     assert step.digest() != before
 
 
-def test_a_changed_command_is_another_digest_for_all_that_needs_it(step: Step) -> None:
+def test_a_changed_command_changes_the_digest_of_dependent_steps(step: Step) -> None:
     other = Step(step.name, step.make, ["go build -race"], step.files)
 
     assert Step("image", step.make, needs=[step]).digest() != Step("image", step.make, needs=[other]).digest()
 
 
-def test_a_touched_file_is_the_same_digest(step: Step) -> None:
+def test_a_touched_file_does_not_change_the_digest(step: Step) -> None:
     before = step.digest()
 
     (Path(step.files[0]) / "main.go").touch()
@@ -103,19 +103,19 @@ def test_a_broken_step_leaves_no_output_and_names_its_log(tmp_path: Path, said: 
     assert not broken.done(tmp_path)
 
 
-def test_pruning_takes_other_inputs_outputs_only(step: Step, tmp_path: Path, said: list[str]) -> None:
+def test_pruning_removes_only_outputs_for_other_inputs(step: Step, tmp_path: Path, said: list[str]) -> None:
     current = perform(step, tmp_path, said.append)
     older = tmp_path / "compiled-0123456789abcdef"
-    neighbour = tmp_path / "compiled-next-0123456789abcdef"
+    neighbor = tmp_path / "compiled-next-0123456789abcdef"
     older.mkdir()
-    neighbour.mkdir()
+    neighbor.mkdir()
 
     prune([step], tmp_path)
 
-    assert [path.exists() for path in (current, older, neighbour)] == [True, False, True]
+    assert [path.exists() for path in (current, older, neighbor)] == [True, False, True]
 
 
-def test_a_second_build_says_that_it_waits_and_waits(tmp_path: Path, said: list[str]) -> None:
+def test_a_second_build_waits_and_says_so(tmp_path: Path, said: list[str]) -> None:
     entered = threading.Event()
 
     def second() -> None:
@@ -127,13 +127,13 @@ def test_a_second_build_says_that_it_waits_and_waits(tmp_path: Path, said: list[
         thread = threading.Thread(target=second)
         thread.start()
         assert not entered.wait(0.3)
-        assert said == ["another build of the node image is at work here: waiting for it"]
+        assert said == ["waiting for another build of the node image on this machine"]
     thread.join(5)
     assert entered.is_set()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (75.3, "1 min 15 s"), (1200, "20 min 0 s")])
-def test_a_duration_is_said_as_people_do(seconds: float, text: str) -> None:
+def test_a_duration_is_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
@@ -145,17 +145,17 @@ def test_a_tag_is_pinned_and_names_what_is_inside(image: images.Image) -> None:
     tag = image.name.rpartition(":")[2]
     version = image.inside.rpartition(" ")[2]
 
-    assert re.search(r"\d+\.\d+", tag), "a tag that moves"
+    assert re.search(r"\d+\.\d+", tag), "the tag does not name a version"
     assert (version in tag) != (image.name in images.STAND_INS)
 
 
-def test_a_name_stands_once() -> None:
+def test_image_names_are_unique() -> None:
     names = [image.name for image in images.TABLE]
 
     assert len(names) == len(set(names))
 
 
-def test_what_kubeadm_needs_is_there() -> None:
+def test_the_table_has_the_images_that_kubeadm_needs() -> None:
     wanted = [
         f"kube-{part}:v{versions.KUBERNETES}" for part in ("apiserver", "controller-manager", "scheduler", "proxy")
     ]
@@ -196,7 +196,7 @@ def test_the_nodes_own_manifests_use_images_of_the_table(manifest: str) -> None:
         ("contour", "github.com/projectcontour/contour", versions.CONTOUR),
     ],
 )
-def test_a_version_is_the_one_of_go_mod(component: str, module: str, version: str) -> None:
+def test_versions_are_those_of_go_mod(component: str, module: str, version: str) -> None:
     pinned = (HERE / component / "go.mod").read_text()
 
     assert re.search(rf"(^|\s){re.escape(module)} v{re.escape(version)}($|\s)", pinned)
@@ -212,7 +212,7 @@ def test_the_staging_modules_are_those_of_this_kubernetes() -> None:
     assert all(name == by for name, by, _ in replaced)
 
 
-def test_no_placeholder_is_left_in_what_goes_into_the_image() -> None:
+def test_no_placeholder_is_left_in_the_image() -> None:
     parts = [*layers.NODE, *(part for layer in layers.CONTAINER_LAYERS.values() for part in layer)]
     texts = [part.content() for part in parts if isinstance(part, layers.Text)]
 
@@ -220,7 +220,7 @@ def test_no_placeholder_is_left_in_what_goes_into_the_image() -> None:
     assert not [found for text in texts for found in re.findall(r"@[A-Z_]+@", text)]
 
 
-def test_a_layout_has_every_image_over_stand_ins_of_its_layers(tmp_path: Path) -> None:
+def test_a_layout_has_every_image_with_stand_ins_for_its_layers(tmp_path: Path) -> None:
     digests = dict.fromkeys(layers.CONTAINER_LAYERS, "of something")
     oci.write_layout(images.TABLE, digests, tmp_path / "images.tar")
     with tarfile.open(tmp_path / "images.tar") as tar:
@@ -246,7 +246,7 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else b""
 
 
-def test_a_part_replaces_a_file_of_the_root_and_devices_stay_out(tmp_path: Path) -> None:
+def test_a_part_replaces_a_file_of_the_root_and_devices_are_left_out(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for name in ("etc/nginx/nginx.conf", "etc/hosts", "dev/console", "packages.txt", "var/lib/apt/lists/x"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -266,12 +266,12 @@ def test_a_part_replaces_a_file_of_the_root_and_devices_stay_out(tmp_path: Path)
     }
 
 
-# --- which node image is taken, and why
+# --- which node image is chosen, and why
 
 
 @pytest.fixture
 def present(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The images that the engine has; no registry answers, and a build makes an image named `new`."""
+    """The images that the engine has. No registry answers, and a build makes an image named `new`."""
     here: set[str] = set()
     monkeypatch.setattr(Engine, "has_image", lambda self, name: name in here)
     monkeypatch.setattr(choosing, "_registry_answers", lambda engine: False)
@@ -279,13 +279,13 @@ def present(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return here
 
 
-def test_the_image_asked_for_comes_first(present: set[str], said: list[str]) -> None:
+def test_the_requested_image_comes_first(present: set[str], said: list[str]) -> None:
     present.add(image_name())
 
     assert choosing.choose(Engine("podman"), "mine:1", said.append, True)[0] == "mine:1"
 
 
-def test_one_built_from_these_inputs_comes_next(
+def test_an_image_built_from_these_inputs_comes_second(
     present: set[str], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     present.add(image_name())
@@ -295,22 +295,22 @@ def test_one_built_from_these_inputs_comes_next(
 
 
 @pytest.mark.usefixtures("present")
-def test_kinds_own_is_taken_if_the_registry_answers(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kinds_own_image_is_used_if_the_registry_answers(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "_registry_answers", lambda engine: True)
 
     assert choosing.choose(Engine("podman"), None, said.append, True)[0] == choosing.PUBLIC_NODE_IMAGE
 
 
 @pytest.mark.usefixtures("present")
-def test_else_one_is_built(said: list[str]) -> None:
+def test_otherwise_an_image_is_built(said: list[str]) -> None:
     assert choosing.choose(Engine("podman"), None, said.append, True)[0] == "new"
     assert said
 
 
-# --- the node's own script makes the cgroups that the kubelet needs, on cgroup v1 and v2; here in a tree of files
+# --- the node's script makes the cgroups that the kubelet needs, on cgroup v1 and v2; here in a tree of files
 
 
-def test_on_v1_every_mounted_tree_gets_them(tmp_path: Path) -> None:
+def test_on_v1_every_mounted_hierarchy_gets_the_groups(tmp_path: Path) -> None:
     for name in ("memory", "cpuset", "systemd"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cgroup.procs").touch()
@@ -325,7 +325,7 @@ def test_on_v1_every_mounted_tree_gets_them(tmp_path: Path) -> None:
     assert (tmp_path / "cpuset" / "cgroup.clone_children").read_text() == "1\n"
 
 
-def test_on_v2_the_controllers_are_passed_on_and_the_root_is_emptied(tmp_path: Path) -> None:
+def test_on_v2_controllers_are_enabled_and_processes_leave_the_root(tmp_path: Path) -> None:
     (tmp_path / "cgroup.procs").write_text("1\n17\n")
     for group in (tmp_path, tmp_path / "kubelet", tmp_path / "kubelet.slice"):
         group.mkdir(exist_ok=True)
@@ -342,12 +342,12 @@ def _run_cgroups(tree: Path) -> None:
     subprocess.run([HERE / "node" / "cgroups", tree], check=True, timeout=10)
 
 
-# --- the node's own script refuses what would follow a default route; here with stand-ins of `ip` and `nft`
+# --- the node's script refuses packets that would follow a default route; here `ip` and `nft` are replaced by scripts
 
 
 @pytest.fixture
 def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
-    """`rules(routes, resolver)`: what the script gives to nft where `ip route show default` says `routes`."""
+    """`rules(routes, resolver)`: what the script gives to nft if `ip route show default` prints `routes`."""
 
     def given(routes: str, resolver: str) -> str:
         _script(tmp_path / "ip", f"[ $1 = -4 ] || exit 0; echo '{routes}'")
@@ -361,21 +361,21 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
     return given
 
 
-def test_what_goes_to_the_gateway_for_others_is_refused_and_counted(rules: Callable[[str, str], str]) -> None:
+def test_packets_through_the_gateway_are_refused_and_counted(rules: Callable[[str, str], str]) -> None:
     table = rules("default via 10.89.0.1 dev eth0 proto static metric 100", "")
 
     refused = "rt ip nexthop 10.89.0.1 ip daddr != 10.89.0.1 counter name strayed goto refuse"
     assert table.count(refused) == 2, "once for the node's own packets, once for its Pods'"
 
 
-def test_pods_may_not_ask_the_engines_name_server(rules: Callable[[str, str], str]) -> None:
+def test_pods_may_not_query_the_engines_name_server(rules: Callable[[str, str], str]) -> None:
     table = rules("default via 10.89.0.1 dev eth0", "search dns.podman\nnameserver 10.89.0.1\nnameserver fd00::1\n")
 
     assert table.count("counter name asked_outside goto refuse") == 2
     assert "ip6 daddr fd00::1 meta l4proto { tcp, udp } th dport 53" in table
 
 
-def test_without_a_default_route_nothing_need_be_refused(rules: Callable[[str, str], str]) -> None:
+def test_without_a_default_route_nothing_is_refused(rules: Callable[[str, str], str]) -> None:
     assert "nexthop" not in rules("", "")
 
 
@@ -400,7 +400,7 @@ def one_of_each() -> list[dict[str, object]]:
     ]
 
 
-def test_the_specs_report_tells_passed_from_failed(one_of_each: list[dict[str, object]]) -> None:
+def test_the_specs_report_has_passed_and_failed_specs(one_of_each: list[dict[str, object]]) -> None:
     group = "[sig-apps] Deployment"
     others = [_spec("passed", "", "", "BeforeSuite"), _spec("skipped", group, "two"), _spec("timedout", group, "three")]
 
@@ -410,18 +410,18 @@ def test_the_specs_report_tells_passed_from_failed(one_of_each: list[dict[str, o
     assert read.failed == {"[sig-apps] Deployment three": "three did not"}
 
 
-def test_a_group_of_which_no_spec_ran_has_failed(one_of_each: list[dict[str, object]]) -> None:
+def test_a_group_without_a_spec_that_ran_has_failed(one_of_each: list[dict[str, object]]) -> None:
     assert conformance.read(_report(*one_of_each)).failed == {}
     assert conformance.read(_report(*one_of_each[1:])).failed == {"[sig-apps] Deployment": "no spec of this group ran"}
 
 
-def test_specs_that_did_not_succeed_as_a_whole_have_failed(one_of_each: list[dict[str, object]]) -> None:
+def test_a_failure_of_the_whole_suite_of_specs_is_reported(one_of_each: list[dict[str, object]]) -> None:
     failed = conformance.read(_report(*one_of_each, succeeded=False)).failed
 
     assert failed == {"the specs as a whole": "a process vanished"}
 
 
-def test_the_chosen_specs_begin_with_a_group_and_not_with_its_like() -> None:
+def test_specs_of_groups_with_similar_names_are_not_chosen() -> None:
     (focus,) = [word for word in conformance.command() if word.startswith("--focus=")]
     pattern = re.compile(focus.removeprefix("--focus=").strip("'"))
 
@@ -435,7 +435,7 @@ def _script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def test_a_named_mirror_is_used_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mirror_in_the_environment_is_used_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(debian.MIRROR_VARIABLE, "http://mirror.example/debian/")
 
     assert all("http://mirror.example/debian " in line for line in debian.sources("bookworm"))

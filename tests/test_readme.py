@@ -1,4 +1,4 @@
-"""What the README quotes is what the project is today. `python -m tests.readme` writes its generated parts anew."""
+"""The README's generated parts are up to date. `python -m tests.readme` writes them again."""
 
 import re
 
@@ -10,15 +10,15 @@ ANEW = "write it anew: .venv/bin/python -m tests.readme"
 FAILURE_ANEW = f"{ANEW} --failure CONTEXT (it runs the example on the cluster of that kube context)"
 
 
-def test_the_reading_path_is_what_the_catalogue_says() -> None:
+def test_the_reading_path_is_that_of_the_catalogue() -> None:
     assert part("reading path", README.read_text()) == reading_path(), ANEW
 
 
-def test_the_example_is_the_suites() -> None:
+def test_the_example_is_the_same_as_in_the_suite() -> None:
     assert part("test", README.read_text()) == example(), ANEW
 
 
-def test_the_failure_names_the_line_that_it_quotes() -> None:
+def test_the_failure_has_the_line_number_of_its_quote() -> None:
     first, quoted, *rest = part("failure", README.read_text()).splitlines()[1:]
 
     found = re.fullmatch(rf"{SUITE}:(\d+): in {TEST}", first)
@@ -37,7 +37,7 @@ def test_every_number_of_the_failure_is_explained() -> None:
     assert re.findall(r"^(\d)\. ", text, re.MULTILINE) == numbers
 
 
-def test_a_failure_is_cut_to_the_lines_that_are_explained() -> None:
+def test_a_failure_is_shortened_to_the_explained_lines() -> None:
     printed = (
         f"{SUITE}:9: in {TEST}\n    pods = x\n    ^^^\nE   AssertionError: no\nE   {'y' * 200}\nkubehave: 1 broken\n"
     )
@@ -45,7 +45,7 @@ def test_a_failure_is_cut_to_the_lines_that_are_explained() -> None:
     assert [line.split()[-1] for line in annotated(printed).splitlines() if line] == [TEST, "(1)", "(2)", "broken"]
 
 
-def test_every_link_of_the_readme_leads_somewhere() -> None:
+def test_every_link_of_the_readme_has_a_target() -> None:
     targets = [part.partition(")")[0] for part in README.read_text().split("](")[1:]]
 
     assert targets

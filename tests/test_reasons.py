@@ -1,4 +1,4 @@
-"""A reason says in one line what a person needs who does not see the traceback. The failures here are real ones."""
+"""A reason says in one line what a person without the traceback needs. The failures here come from real test runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from runner.reasons import reason_of
 
-#: Writes every report as a worker sends it to the process that judges.
+#: Writes every report as a worker sends it to the controller.
 COLLECTOR = """
 import json
 
@@ -32,7 +32,7 @@ from fixtures.patience import Budget
 from fixtures.waiting import eventually, throughout
 
 
-class StandIn:
+class SimulatedServer:
     """Has one Pod, which is Ready."""
 
     def resource(self, kind):
@@ -51,7 +51,7 @@ class StandIn:
 
 @pytest.fixture
 def kube():
-    return Kube(StandIn(), "ns")
+    return Kube(SimulatedServer(), "ns")
 
 
 def is_ready(name):
@@ -208,7 +208,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, pytest.TestReport]:
-    """The reports of the samples, as the process that judges gets them from another one."""
+    """The reports of the samples, as the controller gets them from a worker."""
     folder = tmp_path_factory.mktemp("samples")
     (folder / "collector.py").write_text(COLLECTOR)
     (folder / "test_samples.py").write_text(SAMPLES)
@@ -234,7 +234,7 @@ def test_a_reason_is_the_assertion_with_its_values_and_what_was_read(
     assert reason_of(reports[sample]) == EXPECTED[sample]
 
 
-def test_a_reason_says_how_long_the_wait_has_looked(reports: dict[str, pytest.TestReport]) -> None:
+def test_a_reason_says_how_long_the_wait_lasted(reports: dict[str, pytest.TestReport]) -> None:
     what, _, waited = reason_of(reports["wait"]).rpartition(" (still so after ")
 
     assert waited.endswith(" s (allowed: 0.01 s))")

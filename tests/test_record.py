@@ -1,4 +1,4 @@
-"""A watch that ends too early is not taken for "nothing happened"."""
+"""A watch that ends too early is an error: it does not mean that nothing happened."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ADDED = json.dumps({"type": "ADDED", "object": POD}).encode() + b"\n"
 GONE = json.dumps({"type": "ERROR", "object": {"message": "too old resource version"}}).encode() + b"\n"
 PATH = "/api/v1/namespaces/default/pods"
 
-#: What a stand-in API server sends to a watch, given a function that sends and an event that is set when the test is over.
+#: Answers a watch as a simulated API server. Gets a function that sends, and an event that is set when the test is over.
 Answer = Callable[[Callable[[bytes], None], threading.Event], None]
 
 
 @contextmanager
 def server(answer: Answer, status: int = 200) -> Iterator[str]:
-    """A stand-in API server that knows one empty list and one way to answer a watch; its URL."""
+    """Run a simulated API server with an empty list and this answer to a watch; yields its URL."""
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -67,13 +67,13 @@ def server(answer: Answer, status: int = 200) -> Iterator[str]:
         thread.join()
 
 
-#: Makes a recorded watch of a stand-in API server from the server's answer.
+#: Starts the recording of a watch with this answer of a simulated API server.
 Recording = Callable[..., AbstractContextManager[list[Change]]]
 
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Recording:
-    """What a stand-in API server reports of its Pods, recorded."""
+    """Records the Pods of a simulated API server."""
 
     @contextmanager
     def recording(answer: Answer, status: int = 200) -> Iterator[list[Change]]:
@@ -160,7 +160,7 @@ def test_the_reason_why_a_watch_ended_is_named(recording: Recording) -> None:
         wait_until_no_reader_is_left()
 
 
-def test_an_assertion_on_a_watch_that_has_ended_blames_the_watch(recording: Recording) -> None:
+def test_a_failed_assertion_after_the_watch_has_ended_is_a_connection_error(recording: Recording) -> None:
     with pytest.raises(ConnectionError) as failure, recording(ends):
         wait_until_no_reader_is_left()
         raise AssertionError("two were expected")
@@ -168,12 +168,12 @@ def test_an_assertion_on_a_watch_that_has_ended_blames_the_watch(recording: Reco
     assert isinstance(failure.value.__context__, AssertionError)
 
 
-def test_an_assertion_on_a_watch_that_lasts_stays_an_assertion(recording: Recording) -> None:
+def test_a_failed_assertion_while_the_watch_lasts_is_raised(recording: Recording) -> None:
     with pytest.raises(AssertionError, match="two were expected"), recording(lasts) as changes:
         wait_for(changes)
         raise AssertionError("two were expected")
 
 
-def test_a_watch_that_is_refused_is_a_refusal(recording: Recording) -> None:
+def test_a_refused_watch_raises_the_refusal(recording: Recording) -> None:
     with pytest.raises(ApiRefusal, match="Forbidden"), recording(refuses, status=403):
         pass

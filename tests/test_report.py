@@ -1,4 +1,4 @@
-"""What a run leaves, and what becomes of what the run before it left."""
+"""The report of a run, and what happens to the earlier report."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def report(tmp_path: Path) -> Report:
     return Report(tmp_path / "report")
 
 
-def test_the_earlier_report_is_not_taken_for_this_runs(report: Report) -> None:
+def test_the_earlier_report_is_moved_away(report: Report) -> None:
     report.write(**WITH_VERDICTS)
     report.junit.write_text("<x/>")
 
@@ -26,7 +26,7 @@ def test_the_earlier_report_is_not_taken_for_this_runs(report: Report) -> None:
     assert sorted(path.name for path in (report.folder / "previous").iterdir()) == ["behaviors.json", "junit.xml"]
 
 
-def test_previous_keeps_the_last_one_with_verdicts(report: Report) -> None:
+def test_previous_keeps_the_last_report_with_verdicts(report: Report) -> None:
     report.write(**WITH_VERDICTS)
     for _ in range(2):
         report.begin()
@@ -35,7 +35,7 @@ def test_previous_keeps_the_last_one_with_verdicts(report: Report) -> None:
     assert json.loads((report.folder / "previous" / "behaviors.json").read_text()) == WITH_VERDICTS
 
 
-def test_a_brief_report_says_the_same(report: Report) -> None:
+def test_a_brief_report_has_the_same_content(report: Report) -> None:
     report.write_briefly(**WITH_VERDICTS)
 
     assert json.loads((report.folder / "behaviors.json").read_text()) == WITH_VERDICTS

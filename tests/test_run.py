@@ -1,4 +1,4 @@
-"""Whole runs, of sample suites on a stub cluster: what ends how, and what stands in the report afterwards."""
+"""Whole runs of sample suites on a simulated cluster: how they end, and what is in the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.stub_cluster import StubCluster, kubeconfig
 
 ROOT = Path(__file__).parent.parent
 
-#: The project's own wiring, with another catalogue and other suites.
+#: The project's conftest.py, with another catalogue and other suites.
 CONFTEST = f"""
 from pathlib import Path
 import runner.catalogue
@@ -35,7 +35,7 @@ CONFIG = "[pytest]\npythonpath = .\ntestpaths = suites\nstrict = true\ntimeout =
 
 @dataclass
 class Ended:
-    """What a run left: its exit code, what it printed, and its report."""
+    """The end of a run: its exit code, its output, and its report."""
 
     code: int
     printed: str
@@ -65,7 +65,7 @@ def stub() -> Iterator[StubCluster]:
 
 
 def write_sample(folder: Path, code: str, needs: dict[str, list[str]], timeout: float = 60) -> None:
-    """A checkout with one suite, whose behaviors are those that its tests name."""
+    """Write a checkout with one suite, and a catalogue of the behaviors that its tests name."""
     (folder / "suites").mkdir(parents=True)
     (folder / "behaviors").mkdir()
     (folder / "conftest.py").write_text(CONFTEST)
@@ -81,7 +81,7 @@ def write_sample(folder: Path, code: str, needs: dict[str, list[str]], timeout: 
 
 
 def start(folder: Path, server: str, *args: str) -> subprocess.Popen[str]:
-    """`./verify --context there ARGS` in a sample checkout."""
+    """Start `./verify --context there ARGS` in a sample checkout."""
     kubeconfig(folder / "kubeconfig", server)
     own = {"XDG_CACHE_HOME": str(folder / "cache"), "KUBECONFIG": str(folder / "kubeconfig"), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -96,7 +96,7 @@ def start(folder: Path, server: str, *args: str) -> subprocess.Popen[str]:
 
 
 def ended(folder: Path, process: subprocess.Popen[str]) -> Ended:
-    """Wait for its end."""
+    """Wait until the run ends."""
     printed, _ = process.communicate(timeout=100)
     return Ended(process.returncode, printed, folder / "report")
 
@@ -106,7 +106,7 @@ Sample = Callable[..., Ended]
 
 @pytest.fixture
 def sample(tmp_path: Path, stub: StubCluster) -> Sample:
-    """`sample(code, *args)`: a run of a suite with this code."""
+    """`sample(code, *args)`: run a suite with this code."""
 
     def run(code: str, *args: str, timeout: float = 60, server: str | None = None, **needs: list[str]) -> Ended:
         if not (tmp_path / "suites").exists():
@@ -215,7 +215,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory, stub: StubCluster) -> Ended:
-    """A run with a test for each way in which a test can end."""
+    """A run with one test for each way in which a test can end."""
     folder = tmp_path_factory.mktemp("outcomes")
     write_sample(folder, OUTCOMES, {"lacks": ["node-network"]})
     return ended(folder, start(folder, stub.address, "-n", "2", "--dist", "loadgroup"))
@@ -230,10 +230,10 @@ def test_what_is_not_observed_says_what_is_missing(outcomes: Ended) -> None:
     assert outcomes.reason("missing-right").startswith("the right to list pods is missing")
     assert outcomes.reason("missing-right-in-a-fixture").startswith("the right to list nodes is missing")
     assert outcomes.reason("pod-security") == "refused by Pod Security restricted: host namespaces"
-    assert outcomes.reason("lacks").startswith("the cluster lacks node-network: this machine can put no client")
+    assert outcomes.reason("lacks").startswith("the cluster lacks node-network: this machine cannot run a client")
 
 
-def test_junit_calls_what_is_inconclusive_an_error(outcomes: Ended) -> None:
+def test_inconclusive_tests_are_errors_in_junit(outcomes: Ended) -> None:
     (suite,) = ElementTree.parse(outcomes.report / "junit.xml").iter("testsuite")
     tags = {case.get("name"): [it.tag for it in case if it.tag != "properties"] for case in suite.iter("testcase")}
 
@@ -275,26 +275,26 @@ def test_one_parameter_is_one_test(sample: Sample) -> None:
     assert run.reason("a") == "1 of 3 tests ran"
 
 
-def test_nothing_chosen_is_no_success(sample: Sample) -> None:
+def test_a_run_without_chosen_tests_is_no_success(sample: Sample) -> None:
     run = sample(TWO_TESTS, "-k", "nothing_like_this")
 
     assert (run.code, run.verdicts()) == (5, {})
 
 
-def test_nothing_observed_is_no_success(sample: Sample) -> None:
+def test_a_run_that_observes_nothing_is_no_success(sample: Sample) -> None:
     run = sample('@shows("a")\ndef test_a(nodes): pass', a=["multi-node"])
 
     assert (run.code, run.verdicts()) == (5, {"a": "not observed"})
 
 
-def test_what_require_all_does_not_see_is_an_error(sample: Sample) -> None:
+def test_with_require_all_not_observed_is_an_error(sample: Sample) -> None:
     run = sample('@shows("a")\ndef test_a(): pytest.skip("no kube-proxy")', "--require-all")
 
     assert (run.code, run.verdicts()) == (1, {"a": "inconclusive"})
     assert run.reason("a") == "--require-all: not observed: no kube-proxy"
 
 
-def test_a_set_up_alone_shows_nothing(sample: Sample) -> None:
+def test_a_set_up_without_a_call_shows_nothing(sample: Sample) -> None:
     run = sample(TWO_TESTS, "--setup-only")
 
     assert (run.code, run.verdicts()) == (1, {"a": "inconclusive"})
@@ -344,13 +344,13 @@ SLOW = '@shows("a")\ndef test_a():\n    import time; time.sleep(2)'
 
 
 @pytest.mark.parametrize(("patience", "verdict"), [("1", "inconclusive"), ("5", "holds")])
-def test_patience_stretches_the_time_of_a_test(sample: Sample, patience: str, verdict: str) -> None:
+def test_patience_multiplies_the_time_limit_of_a_test(sample: Sample, patience: str, verdict: str) -> None:
     run = sample(SLOW, "--patience", patience, timeout=1)
 
     assert run.verdicts() == {"a": verdict}
 
 
-def test_what_is_left_behind_has_an_exit_code(sample: Sample, tmp_path: Path) -> None:
+def test_leftovers_have_their_own_exit_code(sample: Sample, tmp_path: Path) -> None:
     keeping = StubCluster(keeps_namespaces=True)
     write_sample(tmp_path, '@shows("a")\ndef test_a(kube): pass', {})
     with (tmp_path / "conftest.py").open("a") as conftest:
@@ -365,7 +365,7 @@ def test_what_is_left_behind_has_an_exit_code(sample: Sample, tmp_path: Path) ->
     keeping.close()
 
 
-def test_an_old_cluster_is_named_as_such(sample: Sample) -> None:
+def test_a_cluster_that_is_too_old_is_refused(sample: Sample) -> None:
     old = StubCluster()
     old.version = {"major": "1", "minor": "28+", "gitVersion": "v1.28.1"}
 
@@ -392,11 +392,11 @@ def test_a_node_that_is_not_ready_is_named_once(sample: Sample) -> None:
     cluster.close()
 
 
-def test_every_end_writes_a_report_and_keeps_the_last_one_with_verdicts(sample: Sample) -> None:
+def test_every_run_writes_a_report_and_keeps_the_last_one_with_verdicts(sample: Sample) -> None:
     sample(TWO_TESTS)
 
     for args, reason in {
-        ("--patience", "0"): "--patience is a factor above 0",
+        ("--patience", "0"): "--patience must be a number above 0",
         ("--no-such-option",): "usage error",
         ("-k", "one and"): "usage error",
     }.items():
@@ -410,7 +410,7 @@ def test_every_end_writes_a_report_and_keeps_the_last_one_with_verdicts(sample: 
     assert (run.report / "previous" / "junit.xml").exists()
 
 
-def test_the_report_goes_where_it_is_asked_for(sample: Sample, tmp_path: Path) -> None:
+def test_the_report_is_in_the_requested_folder(sample: Sample, tmp_path: Path) -> None:
     sample(TWO_TESTS, "--report", str(tmp_path / "elsewhere"))
 
     assert (tmp_path / "elsewhere" / "behaviors.json").exists()
@@ -434,7 +434,7 @@ def test_3(): pass
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 2), (signal.SIGTERM, 2)])
-def test_a_run_that_is_cut_off_leaves_what_had_ended(
+def test_a_killed_run_leaves_the_results_so_far(
     tmp_path: Path, stub: StubCluster, number: signal.Signals, code: int
 ) -> None:
     write_sample(tmp_path, TWO_WAITS, {})

@@ -1,4 +1,4 @@
-"""A shared fixture that failed is tried again, but not for ever."""
+"""A shared fixture that failed is tried again, but not forever."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_uses_it(built_on_it, number):
 
 
 def run(tmp_path: Path, root: Path, tests: str) -> list[str]:
-    """The last words on each test, as `pytest -v` prints them."""
+    """The result of each test, as `pytest -v` prints it."""
     (tmp_path / "test_it.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-p", "fixtures.shared", "-p", "no:cacheprovider", "-rA", "-q"]
     done = subprocess.run(
@@ -56,7 +56,7 @@ def test_the_next_test_tries_again(tmp_path: Path, root: Path) -> None:
     assert [f"no thing at try {number}" in "".join(lines) for number in (1, 2, 3)] == [True, True, False]
 
 
-def test_a_fixture_whose_tries_took_too_long_stays_failed(tmp_path: Path, root: Path) -> None:
+def test_a_fixture_whose_tries_took_too_long_is_not_tried_again(tmp_path: Path, root: Path) -> None:
     lines = run(tmp_path, root, TESTS + "\n\nshared.ALL_TRIES = 0\n")
 
     assert [line.split()[0] for line in lines] == ["ERROR"] * 4

@@ -1,4 +1,4 @@
-"""From test results to verdicts, and to what a person reads of them."""
+"""Test results become verdicts, reasons and the summary."""
 
 from typing import Any, Literal
 
@@ -98,7 +98,7 @@ def test_a_worker_that_died_is_inconclusive() -> None:
     assert verdict_of(died)[0] == "inconclusive"
 
 
-def test_a_set_up_alone_shows_nothing() -> None:
+def test_a_set_up_without_a_call_shows_nothing() -> None:
     assert verdict_of(report("t", ["objects/a"], when="setup")) == ("inconclusive", "its test began and did not end")
 
 
@@ -116,7 +116,7 @@ def test_a_skip_is_not_observed_and_says_why() -> None:
         ([("skipped", "setup"), ("passed", "call")], "not observed"),
     ],
 )
-def test_the_worst_of_several_tests_counts(others: list[tuple[Any, Any]], verdict: str) -> None:
+def test_the_worst_verdict_of_several_tests_counts(others: list[tuple[Any, Any]], verdict: str) -> None:
     reports = [report(f"t{n}", ["objects/a"], outcome, when, "x") for n, (outcome, when) in enumerate(others)]
 
     assert verdict_of(*reports)[0] == verdict
@@ -126,9 +126,7 @@ def test_the_worst_of_several_tests_counts(others: list[tuple[Any, Any]], verdic
     ("outcome", "verdict", "reason"),
     [("passed", "in part", "1 of 3 tests ran"), ("failed", "broken", "x"), ("skipped", "not observed", "x")],
 )
-def test_a_part_of_a_behaviors_tests_can_break_it_and_cannot_make_it_hold(
-    outcome: Any, verdict: str, reason: str
-) -> None:
+def test_some_of_a_behaviors_tests_can_break_it_but_not_make_it_hold(outcome: Any, verdict: str, reason: str) -> None:
     every = {name: ["objects/a"] for name in ("t", "u", "v")}
 
     ledger = ledger_of(report("t", ["objects/a"], outcome, why="x"), every=every)
@@ -139,14 +137,14 @@ def test_a_part_of_a_behaviors_tests_can_break_it_and_cannot_make_it_hold(
     assert row["ran"] == ["t"]
 
 
-def test_where_the_other_tests_are_not_known_nothing_holds() -> None:
+def test_nothing_holds_if_the_other_tests_are_not_known() -> None:
     ledger = ledger_of(report("t", ["objects/a"]))
     ledger.every = None
 
     assert ledger.verdicts()[0]["verdict"] == "in part"
 
 
-def test_a_chosen_test_that_never_began_is_told_from_one_that_did_not_end() -> None:
+def test_tests_that_never_began_and_tests_that_did_not_end_have_different_reasons() -> None:
     ledger = Ledger(CATALOGUE, every={"t": ["objects/a"], "u": ["objects/b"]})
     ledger.choose(["t", "u"])
     ledger.begin("t")
@@ -157,7 +155,7 @@ def test_a_chosen_test_that_never_began_is_told_from_one_that_did_not_end() -> N
     ]
 
 
-def test_what_was_not_chosen_has_no_verdict_and_what_is_planned_says_so() -> None:
+def test_only_chosen_and_planned_behaviors_have_a_verdict() -> None:
     assert {row["id"]: row["verdict"] for row in ledger_of(report("t", ["objects/a"])).verdicts()} == {
         "objects/a": "holds",
         "objects/planned": "planned",
@@ -179,7 +177,7 @@ def test_the_exit_code_comes_from_the_verdicts(outcomes: list[Any], code: int) -
     assert ledger_of(*reports).exit_code() == code
 
 
-def test_a_test_that_never_ran_is_no_success() -> None:
+def test_a_chosen_test_that_never_ran_is_no_success() -> None:
     ledger = ledger_of(report("t", ["objects/a"]))
     ledger.choose(["u"])
 
@@ -192,7 +190,7 @@ def test_the_seconds_of_all_phases_and_tests_are_added() -> None:
     assert ledger_of(*(report("t", ["objects/a"], when=when) for when in phases)).verdicts()[0]["seconds"] == 1.5
 
 
-def test_a_failed_call_is_not_made_milder_by_its_teardown() -> None:
+def test_the_verdict_of_a_failed_call_stays_after_its_teardown() -> None:
     result = TestResult()
     result.add(report("t", [], "failed", "call", "first"))
     result.add(report("t", [], "failed", "teardown", "second"))
@@ -217,7 +215,7 @@ def test_a_test_says_what_it_waited_for() -> None:
     assert ledger.tests() == {"t": {"verdict": "holds", "seconds": 1.5, "waited": {"pod_starts": 2.5}}}
 
 
-def test_what_was_simulated_is_said_with_the_behavior() -> None:
+def test_a_behavior_says_what_was_simulated() -> None:
     ended = report("t", ["objects/a"], when="teardown")
     ended.user_properties.append(("load balancer", "simulated by the suite"))
 
@@ -227,14 +225,14 @@ def test_what_was_simulated_is_said_with_the_behavior() -> None:
     assert "  load balancer: simulated by the suite: objects/a" in summary(rows)
 
 
-def test_what_never_began_is_one_line_of_the_summary() -> None:
+def test_behaviors_that_never_began_share_one_line_of_the_summary() -> None:
     ledger = Ledger(CATALOGUE, every={"t": ["objects/a"], "u": ["objects/b"]})
     ledger.choose(["t", "u"])
 
     assert "  inconclusive: its test never began: objects/a, objects/b" in summary(ledger.verdicts())
 
 
-def test_the_summary_names_what_does_not_hold_with_its_reason() -> None:
+def test_the_summary_has_the_reasons_of_behaviors_that_do_not_hold() -> None:
     lacks = ("x.py", 1, "Skipped: the cluster lacks storage")
     catalogue = {name: Behavior(name, "pods", "It does.", "that") for name in ("objects/c", "objects/d")}
     ledger = ledger_of(

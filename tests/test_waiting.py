@@ -1,4 +1,4 @@
-"""The waiting verbs stop when they should, and say what they saw."""
+"""`eventually` and `throughout` stop when they should, and say what they saw."""
 
 import time
 import traceback
@@ -57,7 +57,7 @@ def test_the_report_of_a_failed_wait_shows_no_frame_of_tenacity() -> None:
     assert not any("tenacity" in str(entry.path) for entry in shown)
 
 
-def test_throughout_looks_until_the_time_is_over_and_once_more() -> None:
+def test_throughout_looks_until_its_time_is_over_and_once_more() -> None:
     began = time.monotonic()
     looks = 0
     for look in throughout(lasting=0.1, every=0.02):
@@ -78,7 +78,7 @@ def test_throughout_fails_at_the_first_look_that_does_not_hold() -> None:
     assert note.startswith("no longer so at look 3")
 
 
-def test_what_was_waited_for_is_known_by_its_budget() -> None:
+def test_waited_has_the_seconds_of_each_budget() -> None:
     budgets, waits = Patience(), 0
     waited()
     for _ in range(2):
@@ -97,7 +97,7 @@ def test_what_was_waited_for_is_known_by_its_budget() -> None:
     assert waited() == {}
 
 
-def test_patience_multiplies_every_budget_and_tells_its_factor() -> None:
+def test_patience_multiplies_every_budget_and_has_the_factor() -> None:
     slow = Patience()
     slow.multiply(3)
 
@@ -118,7 +118,7 @@ def test_patience_multiplies_every_budget_and_tells_its_factor() -> None:
         ("container_restarts", [30, 15]),  # the second back-off with what the kubelet adds, its second try
         ("service_rules", [30, 5]),  # kube-proxy's second try, and its wait for the xtables lock
         ("provider_answers", [5, 10]),  # a cloud's service controller's first back-offs
-        ("names_follow", [30]),  # CoreDNS's memory of "no such name"
+        ("names_follow", [30]),  # how long CoreDNS keeps "no such name"
         ("namespace_comes", [15, 2]),  # the lease of a leader, the tries of the next one
     ],
 )
@@ -127,7 +127,7 @@ def test_a_budget_outlasts_the_periods_that_can_fall_into_it(budget: str, period
 
 
 def failed_wait(patience: Patience, monkeypatch: pytest.MonkeyPatch) -> pytest.ExceptionInfo[Exception]:
-    """How a wait for a Pod ends that fails at its first and only look; it is as if the budget were over then."""
+    """The exception of a wait for a Pod that fails at its only look, as if its budget were over."""
     monkeypatch.setattr(waiting, "patience", patience)
     monkeypatch.setattr(waiting, "stop_after_delay", lambda _: lambda _: True)
     with pytest.raises(Exception, match="web is Pending") as failure:
@@ -137,7 +137,7 @@ def failed_wait(patience: Patience, monkeypatch: pytest.MonkeyPatch) -> pytest.E
     return failure
 
 
-def test_waits_for_pods_are_shorter_after_two_in_vain_and_only_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_two_failed_waits_for_pods_later_ones_are_short_and_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     patience = Patience()
     patience.multiply(2)
 
@@ -154,7 +154,7 @@ def test_waits_for_pods_are_shorter_after_two_in_vain_and_only_inconclusive(monk
     assert third.value.__notes__[0].startswith("still so after 1 look in 0.0 s (allowed: 30 s)")
 
 
-def test_a_wait_for_something_else_leaves_the_patience_with_pods() -> None:
+def test_other_failed_waits_do_not_shorten_waits_for_pods() -> None:
     patience = Patience()
 
     for budget in (patience.pod_goes, patience.pod_starts, Budget(40)):
@@ -181,7 +181,7 @@ def test_a_hopeless_wait_ends_before_its_budget() -> None:
     assert end.value.__notes__[0].startswith("still so after 2 looks in 0.0 s (allowed: 5 s)")
 
 
-def test_a_wait_with_hope_tells_it_of_the_last_look() -> None:
+def test_hopeless_is_told_which_look_is_the_last() -> None:
     last_looks: list[bool] = []
 
     with pytest.raises(AssertionError, match="Pending"):

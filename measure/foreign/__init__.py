@@ -1,4 +1,4 @@
-"""Runs on clusters that are not the suite's own, and checks of what comes out: `tox run -e foreign [ROW ...]`.
+"""Runs the suites on clusters that are not their own, and checks the results: `tox run -e foreign [ROW ...]`.
 
-`rows` says which clusters there are and what each must give; the other modules make them and look.
+`rows` lists the clusters and the expected results. The other modules make the clusters and check the results.
 """

@@ -1,7 +1,8 @@
-"""Makes clusters that are not the suite's own, runs `./verify --context` on each, and checks what comes out.
+"""Makes clusters that are not the suite's own, runs `./verify --context` on each, and checks the results.
 
-`tox run -e foreign` makes one after another, and removes each; `tox run -e foreign -- admin one-node` only these.
-Reports and logs stay in the cache folder, under foreign/. Exit code 0: every row gave what it must; else 1.
+`tox run -e foreign` does this for all rows, one after another. `tox run -e foreign -- admin one-node` does it for these
+rows. Reports and logs stay in the cache folder, under foreign/. Exit code 0: every row gave the expected result;
+otherwise 1.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from measure.foreign.play import Play, Result
 from measure.foreign.rows import ROWS, Row
 from node_image.choose import choose
 
-#: A row takes no longer than this on a machine that does nothing else.
+#: The most seconds that a row may take on an idle machine.
 ROW_TAKES = 300
 
 
 def say(line: str) -> None:
-    """One line of progress; the table alone goes to stdout."""
+    """Print one line of progress to stderr, because stdout is for the table."""
     print(f"foreign: {line}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def alone() -> Iterator[Path]:
-    """The folder of reports, held so that a second process does not take the first one's clusters for forgotten ones."""
+def locked_reports() -> Iterator[Path]:
+    """The folder of reports, locked so that a second process does not remove the clusters of the first one."""
     folder = cache_folder() / "foreign"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
@@ -47,13 +48,13 @@ def alone() -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CannotRun(
-                "another process makes foreign clusters here; try again when it has ended", MACHINE
+                "another process uses foreign clusters on this machine; try again when it has ended", MACHINE
             ) from None
         yield folder
 
 
-def put(row: Row, engine: Engine, kind: Path, image: str, reports: Path, asked: argparse.Namespace) -> list[Result]:
-    """One row, from no cluster to none: what came of its runs."""
+def run_row(row: Row, engine: Engine, kind: Path, image: str, reports: Path, asked: argparse.Namespace) -> list[Result]:
+    """Make a row's cluster, run its runs, remove the cluster, and return the results."""
     began = time.monotonic()
     cluster = Foreign(row.name, engine)
     say(f"{row.name}: {row.about}")
@@ -66,14 +67,14 @@ def put(row: Row, engine: Engine, kind: Path, image: str, reports: Path, asked: 
             row.prepare(play, stack)
             results = play.results
             row.act(play, row.expected)
-    except Exception as error:  # the other rows are to be seen all the same
+    except Exception as error:  # the other rows must still run
         line = str(error).splitlines()[0] if str(error) else ""
         results = results or [Result(row.name)]
         results[-1].problems.append(f"{type(error).__name__}: {line}")
     finally:
         if asked.keep:
             say(
-                f"cluster {cluster.name} is kept until the next start: kubectl --kubeconfig {cluster.kubeconfig()} get nodes"
+                f"cluster {cluster.name} is kept until the next run: kubectl --kubeconfig {cluster.kubeconfig()} get nodes"
             )
         else:
             with signals_held():
@@ -86,7 +87,7 @@ def put(row: Row, engine: Engine, kind: Path, image: str, reports: Path, asked: 
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """The results as lines: run, exit code, seconds, a count of each verdict, what was wrong; problems in full below a row."""
+    """The results as lines: run, exit code, seconds, a count of each verdict, number of problems; then the problems."""
     head = ["row", "exit", "seconds", *VERDICTS, "wrong"]
     body = [
         [
@@ -107,18 +108,16 @@ def table(results: Sequence[Result]) -> list[str]:
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. Raises CannotRun for a row that there is not, and for options that do not go together."""
+    """Parse the command line. Raises CannotRun for an unknown row, and for options that exclude each other."""
     parser = argparse.ArgumentParser(
         prog="python -m measure.foreign", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="a row of --list; all if none is named")
-    parser.add_argument("--list", action="store_true", help="name the rows, and make nothing")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="a row of --list; by default all rows")
+    parser.add_argument("--list", action="store_true", help="list the rows, and do nothing else")
     parser.add_argument(
-        "--keep", action="store_true", help="leave the cluster of the one named row until the next start"
+        "--keep", action="store_true", help="keep the cluster of the one named row until the next foreign run"
     )
-    parser.add_argument(
-        "--write", action="store_true", help="write the rights of runner/rbac instead of comparing them"
-    )
+    parser.add_argument("--write", action="store_true", help="write the files of runner/rbac instead of comparing them")
     parser.add_argument("--node-image", metavar="NAME", help="make the clusters from this node image")
     parser.add_argument(
         "--patience", metavar="FACTOR", type=float, default=1, help="passed to ./verify, for a slow machine"
@@ -127,12 +126,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     if unknown := [name for name in asked.rows if name not in ROWS]:
         raise CannotRun(f"no row {', '.join(unknown)}; there are: {', '.join(ROWS)}", USAGE)
     if asked.keep and len(asked.rows) != 1:
-        raise CannotRun("--keep takes one row: there is one cluster at a time", USAGE)
+        raise CannotRun("--keep takes one row, because there is one cluster at a time", USAGE)
     return asked
 
 
 def main() -> int:
-    """Put the rows to their clusters, and print the table."""
+    """Run the rows, and print the table."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     results: list[Result] = []
     try:
@@ -141,13 +140,13 @@ def main() -> int:
             for row in ROWS.values():
                 print(f"{row.name:16} {row.about}")
             return HOLDS
-        with alone() as reports:
+        with locked_reports() as reports:
             engine, kind = engines.find(True, say), kinds.find(True, say)
             remove_left(engine, list(ROWS), say)
             image, reason = choose(engine, asked.node_image, say, True)
             say(f"node image {image}: {reason}")
             for name in asked.rows or ROWS:
-                results += put(ROWS[name], engine, kind, image, reports, asked)
+                results += run_row(ROWS[name], engine, kind, image, reports, asked)
     except CannotRun as stop:
         print(f"foreign: {stop}", file=sys.stderr)
         return stop.exit_code

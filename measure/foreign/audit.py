@@ -1,4 +1,4 @@
-"""From an API server's audit log to the rights that were used: the rules of a ClusterRole."""
+"""Turns an API server's audit log into the rights that were used, as rules of a ClusterRole."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 import yaml
 
-#: What the API server writes down of one user, and of nobody else: who asked for what, without contents.
+#: The audit policy for one user: the metadata of that user's requests is logged, and nothing else.
 POLICY: Mapping[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
 }
 
-#: Subresources that upgrade the connection. A WebSocket client asks for them by GET, and `create` is checked as well.
+#: Subresources that upgrade the connection. A WebSocket client requests them with GET, which also needs `create`.
 UPGRADED = ("pods/attach", "pods/exec", "pods/portforward")
 
-#: The answer to a request that has made an object: to a server-side apply too, which then takes the right to create.
+#: The status of a request that created an object. A server-side apply that creates an object needs that right, too.
 CREATED = 201
 
-#: Paths without a resource: each of a family is granted as the whole family.
+#: Paths without a resource. If one path of a family is used, the whole family is granted.
 FAMILIES = ("/api/", "/apis/", "/openapi/")
 
-#: What a right is for: ("", "pods/log") of the API, or a path.
+#: What a right applies to: API group and resource ("", "pods/log"), or a path.
 Rights = dict[tuple[str, str] | str, set[str]]
 
 HEADER = """\
@@ -42,7 +42,7 @@ def policy(user: str) -> dict[str, Any]:
 
 
 def rights(log: Iterable[str], user: str) -> Rights:
-    """The rights that the user's requests asked for, from the lines of an audit log."""
+    """The rights that the user's requests used, from the lines of an audit log."""
     used: Rights = {}
     for line in log:
         event = json.loads(line)
@@ -66,7 +66,7 @@ def _family(uri: str) -> str:
 
 
 def rules(used: Rights) -> list[dict[str, list[str]]]:
-    """The rules of a ClusterRole that grants these rights: resources of one group with the same verbs stand together."""
+    """The rules of a ClusterRole that grants these rights: resources of one group with the same verbs are in one rule."""
     resources: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     paths: dict[tuple[str, ...], list[str]] = {}
     for what, verbs in used.items():
@@ -81,7 +81,7 @@ def rules(used: Rights) -> list[dict[str, list[str]]]:
 
 
 def granted(role: Mapping[str, Any]) -> Rights:
-    """The rights that a ClusterRole's rules grant, in the same shape as those that were used."""
+    """The rights that a ClusterRole grants, in the same form as the used rights."""
     grants: Rights = {}
     for rule in role["rules"]:
         for path in rule.get("nonResourceURLs", ()):
@@ -93,7 +93,7 @@ def granted(role: Mapping[str, Any]) -> Rights:
 
 
 def manifest(name: str, used: Rights, what: str, row: str) -> str:
-    """The ClusterRole of these rights as a file: a header that says what it is for, and YAML."""
+    """The file with the ClusterRole of these rights: a header that says what it is for, and YAML."""
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
@@ -104,7 +104,7 @@ def manifest(name: str, used: Rights, what: str, row: str) -> str:
 
 
 class _Indented(yaml.SafeDumper):
-    """Lists are written in one line where they hold words, else item by item below their key and indented."""
+    """Writes lists of strings on one line. Writes other lists item by item, indented below their key."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
@@ -118,14 +118,14 @@ _Indented.add_representer(list, _Indented.represent_list)
 
 
 def differences(used: Rights, grants: Rights) -> list[str]:
-    """Rights that were used and are not granted, and that are granted and were not used, a line each."""
+    """One line for each right that was used but is not granted, or is granted but was not used."""
     lines = []
     for what in sorted(used.keys() | grants.keys(), key=str):
         name = what if isinstance(what, str) else ".".join(part for part in (what[1], what[0]) if part)
         missing = used.get(what, set()) - grants.get(what, set())
         idle = grants.get(what, set()) - used.get(what, set())
         if missing:
-            lines.append(f"{name}: {', '.join(sorted(missing))} was used and is not in the file")
+            lines.append(f"{name}: {', '.join(sorted(missing))} was used but is not in the file")
         if idle:
-            lines.append(f"{name}: {', '.join(sorted(idle))} is in the file and was not used")
+            lines.append(f"{name}: {', '.join(sorted(idle))} is in the file but was not used")
     return lines

@@ -1,4 +1,4 @@
-"""A cluster that kind makes and that is not the suite's own: no folder in the cache says that it is."""
+"""A cluster of kind that is not the suite's own: it has no folder among the suite's clusters in the cache."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from machine.engine import Engine
 from machine.progress import Say
 from runner.cluster import run_kind, wait_until_ready
 
-#: Every cluster's name begins so, and the name of its folder.
+#: The prefix of every cluster's name, and of its folder's name.
 PREFIX, FOLDER_PREFIX = "foreign-", "kubehave-foreign-"
 
-#: Where the control plane's node has the files of its API server, and where that writes its audit log.
+#: The folder of the API server's files on the control-plane node, and the file of its audit log.
 FILES, AUDIT_LOGS = "/etc/kubernetes/foreign", "/var/log/kubernetes/audit"
 
-#: The namespace of the ServiceAccounts that a run takes for its user.
+#: The namespace of the ServiceAccounts that runs use.
 USERS = "kube-system"
 
-#: Seconds for which a ServiceAccount's token is good: longer than any row takes.
+#: Seconds for which a ServiceAccount's token is valid: longer than any row takes.
 TOKEN_LASTS = 7200
 
 
 @dataclass(frozen=True)
 class ApiServer:
-    """What an API server is started with beside what kind gives it: flags, and files in the folder `FILES`."""
+    """What an API server gets in addition to kind's defaults: flags, and files in the folder `FILES`."""
 
     flags: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def config(workers: int, server: ApiServer, folder: Path) -> dict[str, Any]:
-    """Kind's configuration of the suite's own clusters, with other nodes and this API server. Its files go into the folder."""
+    """The configuration of the suite's own clusters, with these workers and this API server; its files go into `folder`."""
     whole: dict[str, Any] = yaml.safe_load(kinds.CONFIG.read_text(encoding="utf-8"))
     control_plane: dict[str, Any] = {"role": "control-plane"}
     if server.flags:
@@ -64,7 +64,7 @@ def config(workers: int, server: ApiServer, folder: Path) -> dict[str, Any]:
 
 
 class Foreign:
-    """One such cluster: its name, and a folder for its kubeconfigs."""
+    """A foreign cluster: its name, and a folder for its kubeconfigs."""
 
     def __init__(self, row: str, engine: Engine) -> None:
         self.name, self.engine = f"{PREFIX}{row}", engine
@@ -72,15 +72,15 @@ class Foreign:
 
     @property
     def context(self) -> str:
-        """The name of its context in every kubeconfig of its."""
+        """The name of its context in all its kubeconfigs."""
         return f"kind-{self.name}"
 
     def kubeconfig(self, user: str | None = None) -> Path:
-        """The kubeconfig of the administrator that kind has made, or of a ServiceAccount (see `add_user`)."""
+        """The kubeconfig of kind's administrator, or of a ServiceAccount (see `add_user`)."""
         return self.folder / (f"kubeconfig-{user}" if user else "kubeconfig")
 
     def api(self) -> Api:
-        """A new connection of the administrator's."""
+        """A new connection as the administrator."""
         return Connection(str(self.kubeconfig()), self.context).api()
 
     def make(self, kind: Path, image: str, workers: int, server: ApiServer, say: Say) -> None:
@@ -93,16 +93,16 @@ class Foreign:
         wait_until_ready(self.api())
 
     def remove(self) -> None:
-        """Remove its nodes, its network with whatever is on it, and its folder."""
+        """Remove its nodes, its network, all containers on that network, and its folder."""
         self.engine.remove_cluster(self.name)
         shutil.rmtree(self.folder)
 
     def on_node(self, node: str, *command: str) -> str:
-        """Run a command on a node, and return what it writes; `node` is a role, as "worker2"."""
+        """Run a command on a node, and return its output; `node` is a role such as "worker2"."""
         return self.engine.run("exec", f"{self.name}-{node}", *command)
 
     def take_kubectl(self) -> Path | None:
-        """A folder with the kubectl of the cluster's own version; None where this machine cannot run it."""
+        """A folder with the kubectl of the cluster's version; None if this machine cannot run it."""
         if not sys.platform.startswith("linux"):
             return None
         folder = self.folder / "bin"
@@ -111,9 +111,9 @@ class Foreign:
         return folder
 
     def add_user(self, user: str, *roles: Mapping[str, Any] | str) -> None:
-        """Make a ServiceAccount that has these ClusterRoles everywhere, and a kubeconfig for it.
+        """Create a ServiceAccount with these ClusterRoles in the whole cluster, and a kubeconfig for it.
 
-        A role is a manifest, which is applied, or the name of one that is there.
+        A role is a manifest, which is applied, or the name of an existing role.
         """
         kube = Kube(self.api(), USERS)
         kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": user}})
@@ -137,7 +137,7 @@ class Foreign:
 
 
 def username(user: str) -> str:
-    """What the API server calls a ServiceAccount of these."""
+    """The user name of such a ServiceAccount."""
     return f"system:serviceaccount:{USERS}:{user}"
 
 
@@ -152,7 +152,7 @@ def _binding(user: str, role: str) -> dict[str, Any]:
 
 
 def remove_left(engine: Engine, rows: Sequence[str], say: Say) -> None:
-    """Remove what a run that was killed has left, or one that kept its cluster."""
+    """Remove the clusters that an earlier run has kept, or has left because it was killed."""
     networks = set(engine.run("network", "ls", "--format", "{{.Name}}").split())
     containers = set(engine.run("ps", "--all", "--format", "{{.Names}}").split())
     for name in (f"{PREFIX}{row}" for row in rows):

@@ -1,4 +1,4 @@
-"""An Ingress controller under names that the suite does not know, and a provider of load balancers that it did not make."""
+"""An Ingress controller with names that the suite does not know, and a provider of load balancers that is not the suite's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fixtures.nodes import all_nodes, internal_ip
 from fixtures.patience import patience
 from fixtures.waiting import eventually
 
-#: The controller's names in the suite's own manifest, and what they are here. The program's own words stay: its custom
-#: resources, its commands, and what it answers to as a controller.
+#: The controller's names in the suite's manifest, and its names here. The program's own names stay: its custom
+#: resources, its commands, and its controller name.
 NAMES: Mapping[str, str] = {
     "contour": "edge",
     "envoy": "front-door",
@@ -29,7 +29,7 @@ EVERY = 0.5
 
 
 def foreign_controller() -> list[dict[str, Any]]:
-    """The manifest of the suite's own Ingress controller, with other names, and a Namespace before it."""
+    """A Namespace, and the manifest of the suite's Ingress controller with other names."""
     documents = [_renamed(document) for document in load_all(CONTROLLER)]
     for document in documents:
         if document["kind"] == "Deployment":
@@ -39,14 +39,14 @@ def foreign_controller() -> list[dict[str, Any]]:
 
 
 def _renamed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document in which the names of objects, references to them and labels are others."""
+    """A copy of the document with other names of objects, other references to them, and other labels."""
     if document["kind"] == "CustomResourceDefinition":
         return dict(document)
     return {key: _with_other_names(value, key) for key, value in document.items()}
 
 
 def _with_other_names(value: Any, key: str) -> Any:
-    """The value of a field with this name; names of containers and images, commands and API groups are kept."""
+    """The new value of the field `key`. Names of containers and images, commands and API groups are kept."""
     if isinstance(value, Mapping):
         return {inner: _with_other_names(part, inner) for inner, part in value.items()}
     if isinstance(value, list):
@@ -56,7 +56,7 @@ def _with_other_names(value: Any, key: str) -> Any:
 
 
 def _point_to_the_others(deployment: dict[str, Any]) -> None:
-    """Have the controller serve the IngressClass, and take its address from the Service, of the other names."""
+    """Make the controller use the other names of the IngressClass and of the Service from which it takes its address."""
     for container in deployment["spec"]["template"]["spec"]["containers"]:
         if container["name"] == "contour":
             others = [argument for argument in container["args"] if not argument.startswith("--ingress-class-name=")]
@@ -80,7 +80,7 @@ def install(api: Api) -> None:
 
 @contextmanager
 def provider(api: Api) -> Iterator[None]:
-    """During the block every Service of type LoadBalancer gets a node's InternalIP for its address. Raises what went wrong."""
+    """During the block every Service of type LoadBalancer gets a node's InternalIP. Raises RuntimeError if that failed."""
     over = threading.Event()
     nodes = [internal_ip(node) for node in all_nodes(api)]
     failures: list[Exception] = []
@@ -104,7 +104,7 @@ def provider(api: Api) -> Iterator[None]:
 
 
 def _give_addresses(api: Api, nodes: list[str]) -> None:
-    """One look: Services without an address get a node's on which all their ports are free; for now the others wait."""
+    """Give each Service without an address that of a node on which all its ports are free. If there is none, it waits."""
     services = [item for item in api.call("GET", "/api/v1/services")["items"] if item["spec"]["type"] == "LoadBalancer"]
     taken = {place for service in services for place in _places(service)}
     for service in services:
@@ -119,7 +119,7 @@ def _give_addresses(api: Api, nodes: list[str]) -> None:
             try:
                 Kube(api, meta["namespace"]).patch("Service", meta["name"], change, MERGE, "status")
             except ApiRefusal as refusal:
-                if refusal.status not in (404, 409, 422):  # it is gone, or another type by now
+                if refusal.status not in (404, 409, 422):  # the Service is gone, or has changed its type
                     raise
             taken |= places
             break

@@ -1,4 +1,4 @@
-"""What a run must say of every behavior, and where its report says something else."""
+"""The expected verdict of each behavior, and the differences of a report from that."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ VERDICTS = (HOLDS, BROKEN, NOT_OBSERVED, INCONCLUSIVE, IN_PART, PLANNED)
 
 @dataclass(frozen=True)
 class Expected:
-    """The exit code, and the verdict of each behavior that is not planned: "holds", unless something here says otherwise.
+    """The expected exit code and verdicts. Every behavior that is not planned must hold, unless a field here names it.
 
-    Behaviors are named by their ids, or in groups: "topic ingress", "need multi-node".
+    Behaviors are named by id, or in groups: "topic ingress", "need multi-node".
     """
 
     code: int = 0
     not_observed: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
-    #: Never reached their assertions, because what is missing here is part of their set-up.
+    #: Tests that never reached their assertions, because their set-up needs something that is missing here.
     inconclusive: tuple[str, ...] = ()
     #: A behavior may also be "not observed" if its reason matches this expression.
     not_observed_because: str | None = None
-    #: At least so many behaviors hold, whatever the expression allows.
+    #: At least so many behaviors must hold, whatever the expression allows.
     at_least: int = 1
 
 
@@ -48,7 +48,7 @@ def named(selector: str, behaviors: Mapping[str, Behavior]) -> set[str]:
 
 
 def wanted(expected: Expected, behaviors: Mapping[str, Behavior]) -> dict[str, str]:
-    """The verdict that each behavior must have, by id. Broken goes first, then inconclusive, then not observed."""
+    """The verdict that each behavior must have, by id. Broken has precedence, then inconclusive, then not observed."""
     verdicts = {behavior.id: PLANNED if behavior.planned else HOLDS for behavior in behaviors.values()}
     groups = (
         (NOT_OBSERVED, expected.not_observed),
@@ -66,9 +66,9 @@ def wanted(expected: Expected, behaviors: Mapping[str, Behavior]) -> dict[str, s
 def differences(
     expected: Expected, code: int, report: Mapping[str, Any], behaviors: Mapping[str, Behavior], chosen: bool = False
 ) -> list[str]:
-    """Where an exit code and a behaviors.json are not as expected, a line each.
+    """One line for each difference of an exit code and a behaviors.json from what is expected.
 
-    `chosen` says that the run was to look at a few tests only: it must break nothing, and need not show anything.
+    `chosen` says that only a few tests were chosen. Then no behavior may be broken, and none needs to hold.
     """
     lines = [] if code == expected.code else [f"exit code {code}, not {expected.code}"]
     rows = {row["id"]: row for row in report.get("behaviors", ())}
@@ -86,10 +86,10 @@ def differences(
         if found == verdict or (found == NOT_OBSERVED and verdict == HOLDS and _allowed(expected, reason)):
             continue
         lines.append(f"{name}: {found} instead of {verdict}" + (f" ({reason})" if reason else ""))
-    lines += [f"{name}: the catalogue does not have it" for name in rows if name not in behaviors]
+    lines += [f"{name}: it is not in the catalogue" for name in rows if name not in behaviors]
     held = counts(rows.values())[HOLDS]
     if held < expected.at_least:
-        lines.append(f"{held} behaviors hold, not {expected.at_least} or more")
+        lines.append(f"{held} behaviors hold, not at least {expected.at_least}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Runs of `./verify` on one foreign cluster, and what came of each."""
+"""Runs of `./verify` on one foreign cluster, and their results."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from runner.catalogue import catalogue
 
 ROOT = Path(__file__).parent.parent.parent
 
-#: Seconds after which a `./verify` is interrupted, and those that it has then to clean up.
+#: Seconds after which `./verify` is interrupted, and the seconds that it then has to clean up.
 RUN_ENDS_WITHIN, CLEANS_UP_WITHIN = 900, 120
 
-#: Seconds until a run that is to be killed has changed something of the cluster's own.
+#: Seconds within which a run that will be killed must have changed one of the cluster's own objects.
 CHANGES_WITHIN = 180
 
 
 @dataclass
 class Result:
-    """One line of the table: a run's name, exit code, counts of verdicts, wall time, and what was wrong."""
+    """One line of the table: a run's name, exit code, counts of verdicts, wall time, and problems."""
 
     name: str
     code: int | None = None
@@ -44,7 +44,7 @@ class Result:
 
 
 class Play:
-    """A row at work: its cluster, what every run is given, and the results so far."""
+    """A row that is running: its cluster, the options of all its runs, and the results so far."""
 
     def __init__(self, row: str, cluster: Foreign, reports: Path, factor: float, write: bool, say: Say) -> None:
         self.row, self.cluster, self.write, self._say = row, cluster, write, say
@@ -57,11 +57,11 @@ class Play:
         self.api: Api = cluster.api()
 
     def problem(self, *lines: str) -> None:
-        """Note what was wrong with the latest run."""
+        """Note problems of the latest run."""
         self.results[-1].problems += lines
 
     def _start(self, name: str, user: str | None, options: Sequence[str]) -> tuple[subprocess.Popen[bytes], Path]:
-        """A run in a process group of its own; its report and log go into a folder named after it."""
+        """Start a run in its own process group. Its report and log are in a folder that has the run's name."""
         folder = self._reports / name.replace(" ", "-")
         folder.mkdir(parents=True)
         self._say(f"{name}: ./verify {' '.join(options)} (log {folder / 'verify.log'})")
@@ -80,7 +80,7 @@ class Play:
         return process, folder
 
     def verify(self, expected: Expected, *options: str, name: str = "", user: str | None = None) -> None:
-        """One run, and whether its exit code and its verdicts are as expected."""
+        """Do one run, and check its exit code and its verdicts."""
         result = Result(f"{self.row}, {name}" if name else self.row)
         self.results.append(result)
         began = time.monotonic()
@@ -101,12 +101,12 @@ class Play:
         self._log = folder / "verify.log"
 
     def lines(self, words: str) -> list[str]:
-        """The lines of the latest run that contain these words."""
+        """The lines in the latest run's output that contain these words."""
         return [line for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines() if words in line]
 
     @contextmanager
     def unchanged(self) -> Iterator[Snapshot]:
-        """After the block every cluster-scoped object is what it was before, once the namespaces have gone."""
+        """Check after the block, when the namespaces are gone, that every cluster-scoped object is as before."""
         before = snapshot(self.api)
         yield before
         lines: list[str] = []
@@ -119,14 +119,14 @@ class Play:
             self.problem(*lines)
 
     def kill(self, when: Callable[[], bool], *options: str) -> None:
-        """Kill a run and all its processes when the time has come."""
+        """Start a run, and kill it with all its processes when `when()` is true."""
         self.results.append(result := Result(f"{self.row}, killed"))
         began = time.monotonic()
         process, _ = self._start("killed", None, options)
         try:
             while not when():
                 if process.poll() is not None or time.monotonic() - began > CHANGES_WITHIN * self._factor:
-                    self.problem("the run was over, or took too long, before it had changed what is to be given back")
+                    self.problem("the run ended, or took too long, before it had changed an object")
                     break
                 time.sleep(0.2)
         finally:
@@ -137,7 +137,7 @@ class Play:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a run that still goes on, let it clean up, and kill what is left of it."""
+    """Interrupt a run that has not ended, let it clean up, and kill the rest of it."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""The rows: which clusters there are, and what a run must give on each."""
+"""The rows: the clusters, and the expected result of a run on each."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from measure.foreign.play import Play
 from measure.foreign.unchanged import Snapshot, reduced
 from runner import rbac
 
-#: By it a user agrees to changes of what is cluster-scoped.
+#: The option by which a user agrees to cluster-scoped changes.
 AGREED = "--allow-cluster-scoped-changes"
 
-#: A short run: a single test, on a single Pod.
+#: The arguments of a short run: a single test, on a single Pod.
 SHORT = ("suites/test_pods.py", "-k", "localhost")
 
-#: Seconds until the control plane has noticed that a kubelet is silent, with the defaults of Kubernetes.
+#: Seconds until the control plane marks the node of a stopped kubelet, with Kubernetes' defaults.
 SILENCE_NOTICED = 120
 
 #: What kind's clusters lack: they have no Ingress controller and no provider of load balancers.
@@ -35,7 +35,7 @@ BARE = ("need ingress", "need load-balancer")
 #: What a cluster with a provider lacks.
 NOT_BARE = ("need no-load-balancer",)
 
-#: What is not looked at on a cluster that is not the suite's own unless its user agrees.
+#: What tests do not do on a cluster that is not the suite's own, unless its user agrees.
 NOT_AGREED = ("need cluster-admin",)
 
 PLAIN = Expected(not_observed=(*BARE, *NOT_AGREED))
@@ -43,20 +43,20 @@ PLAIN = Expected(not_observed=(*BARE, *NOT_AGREED))
 
 @dataclass(frozen=True)
 class Row:
-    """One cluster: how it is made, what is done to it, and what must come out."""
+    """One cluster: how it is made, what is changed in it, and the expected result."""
 
     name: str
     about: str
     expected: Expected = PLAIN
     workers: int = 2
     server: ApiServer = field(default_factory=ApiServer)
-    #: Makes the cluster what it is to be; what it enters on the stack lasts for the row.
+    #: Changes the cluster before its runs. Contexts that it enters on the stack last as long as the row.
     prepare: Callable[[Play, ExitStack], None] = lambda play, stack: None
-    #: Runs `./verify` on it, once if nothing else is said here.
+    #: Runs `./verify` on the cluster; by default once.
     act: Callable[[Play, Expected], None] = lambda play, expected: play.verify(expected)
 
 
-# --- what is done to a cluster before a run
+# --- changes to a cluster before its runs
 
 
 def _no_storageclass(play: Play, _: ExitStack) -> None:
@@ -79,7 +79,7 @@ def _foreign_ingress(play: Play, stack: ExitStack) -> None:
 
 
 def _notready(play: Play, _: ExitStack) -> None:
-    """Stop a kubelet, after what the cluster needs has left its node."""
+    """Stop a kubelet, after the Pods that the cluster needs have left its node."""
     node, kube = f"{play.cluster.name}-worker3", Kube(play.api, "kube-system")
     kube.patch("Node", node, {"spec": {"unschedulable": True}})
     for namespace in ("kube-system", "local-path-storage"):
@@ -104,7 +104,7 @@ def _tainted(play: Play, _: ExitStack) -> None:
     Kube(play.api, "default").patch("Node", f"{play.cluster.name}-worker3", {"spec": {"taints": [taint]}})
 
 
-# --- how its runs are made
+# --- runs on a cluster
 
 
 def _admin(play: Play, expected: Expected) -> None:
@@ -121,7 +121,7 @@ def _agreed(play: Play, expected: Expected) -> None:
 
 
 def _class_is_changed(api: Api, before: Snapshot) -> bool:
-    """Whether a run has changed a StorageClass that was there before it: the default one, for a moment."""
+    """Whether a run has changed an earlier StorageClass: tests change the default one for a moment."""
     kind = "storageclasses.storage.k8s.io"
     now = api.call("GET", "/apis/storage.k8s.io/v1/storageclasses")["items"]
     return any(reduced(item) != before.get((kind, item["metadata"]["name"]), reduced(item)) for item in now)
@@ -149,16 +149,16 @@ def _limited(play: Play, expected: Expected) -> None:
         play.verify(expected, user="limited")
 
 
-#: The user whose requests the API server writes down: an administrator.
+#: The administrator whose requests the API server logs.
 AUDITED = "audited"
 
 
 def _rbac(agreed: bool) -> Callable[[Play, Expected], None]:
-    """A run whose rights are written down; they are those in the file; with just them another run is as good."""
+    """A run whose used rights must be those in the file, and a second run with only these rights."""
     options = (AGREED,) if agreed else ()
     row = "rbac-agreed" if agreed else "rbac"
     name = "kubehave-cluster-scoped-changes" if agreed else "kubehave"
-    what = "The rights of a run that may change what is cluster-scoped" if agreed else "The rights of a run"
+    what = "The rights of a run that may make cluster-scoped changes" if agreed else "The rights of a run"
 
     def act(play: Play, expected: Expected) -> None:
         play.cluster.add_user(AUDITED, "cluster-admin")
@@ -170,7 +170,7 @@ def _rbac(agreed: bool) -> Callable[[Play, Expected], None]:
         if play.write:
             file.write_text(made, encoding="utf-8")
         if not file.exists():
-            play.problem(f"{file.name} is not there: --write makes it")
+            play.problem(f"{file.name} is missing: --write makes it")
             return
         role = yaml.safe_load(rbac.rules(agreed))
         play.problem(*audit.differences(used, audit.granted(role)))
@@ -186,7 +186,7 @@ def _audited() -> ApiServer:
 
 
 def _pod_security(level: str) -> ApiServer:
-    """Pod Security enforces a level in every namespace but those of the cluster's own parts."""
+    """An API server whose Pod Security enforces a level in all namespaces but the cluster's own."""
     configuration = {
         "apiVersion": "pod-security.admission.config.k8s.io/v1",
         "kind": "PodSecurityConfiguration",
@@ -206,16 +206,20 @@ def _pod_security(level: str) -> ApiServer:
 ROWS = {
     row.name: row
     for row in (
-        Row("admin", "one control plane, two workers, cluster-admin: nothing of the cluster's own changes", act=_admin),
+        Row(
+            "admin",
+            "one control plane, two workers, cluster-admin: no object of the cluster changes",
+            act=_admin,
+        ),
         Row(
             "agreed",
-            f"the same with {AGREED}: everything is given back, also after SIGKILL",
+            f"the same with {AGREED}: all changes are undone, also after SIGKILL",
             Expected(not_observed=BARE),
             act=_agreed,
         ),
         Row(
             "one-node",
-            "the control plane alone: what takes two nodes is not observed",
+            "only a control plane: what needs two nodes is not observed",
             Expected(
                 not_observed=(*PLAIN.not_observed, "need multi-node"),
                 not_observed_because="multi-node|add a worker",
@@ -238,7 +242,7 @@ ROWS = {
         Row("no-ingress", "no Ingress controller"),
         Row(
             "foreign-ingress",
-            "an Ingress controller under other names, and a provider of load balancers: both topics hold through them",
+            "an Ingress controller with other names, and a provider of load balancers: both topics hold with them",
             Expected(not_observed=(*NOT_BARE, *NOT_AGREED)),
             prepare=_foreign_ingress,
         ),
@@ -251,14 +255,14 @@ ROWS = {
         ),
         Row(
             "tainted",
-            "one more worker, with a taint of its owner's",
+            "one more worker, with a taint that the suite does not know",
             workers=3,
             prepare=_tainted,
             act=_bad_node_named_once,
         ),
         Row(
             "limited",
-            "a ServiceAccount that may do what the ClusterRole admin may, make and delete namespaces, and see no nodes",
+            "a ServiceAccount with the ClusterRole admin that may create and delete namespaces, but not list nodes",
             Expected(
                 not_observed=PLAIN.not_observed, not_observed_because=r"the right to \w+ \S+ is missing", at_least=50
             ),

@@ -1,4 +1,4 @@
-"""Everything on a cluster that does not belong to a namespace, before and after a run, and what has changed."""
+"""Compares all cluster-scoped objects before and after a run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from fixtures.api import Api, ApiRefusal
 
-#: Cluster-scoped kinds that come, go and change by themselves, by group and resource.
+#: Cluster-scoped resources (group, resource) whose objects change by themselves, with the reason.
 BY_THEMSELVES = {
-    ("", "componentstatuses"): "what the API server says of its neighbors when it is asked",
+    ("", "componentstatuses"): "the API server checks other components when it is asked",
     ("certificates.k8s.io", "certificatesigningrequests"): "kubelets make them, a controller removes old ones",
 }
 
-#: Of metadata, what the API server counts and notes by itself.
+#: The fields of metadata that the API server sets by itself.
 NOTED = ("resourceVersion", "managedFields", "generation")
 
 #: Objects by group and resource ("storageclasses.storage.k8s.io"), and name.
@@ -21,7 +21,7 @@ Snapshot = dict[tuple[str, str], dict[str, Any]]
 
 
 def cluster_scoped(api: Api) -> Iterator[tuple[str, str]]:
-    """Group and resource, and the path of the list, of every listable kind without a namespace, from the API's discovery."""
+    """Every cluster-scoped kind that can be listed, from discovery: group and resource, and the path of the list."""
     seen = set()
     for path in _versions(api):
         for resource in api.call("GET", path)["resources"]:
@@ -34,7 +34,7 @@ def cluster_scoped(api: Api) -> Iterator[tuple[str, str]]:
 
 
 def _versions(api: Api) -> Iterator[str]:
-    """The paths of all versions of the API: of each group the preferred one first."""
+    """The paths of all API versions; in each group the preferred one comes first."""
     yield "/api/v1"
     for group in api.call("GET", "/apis")["groups"]:
         first = group["preferredVersion"]["groupVersion"]
@@ -43,7 +43,7 @@ def _versions(api: Api) -> Iterator[str]:
 
 
 def snapshot(api: Api) -> Snapshot:
-    """Every cluster-scoped object, Namespaces included, without what changes by itself."""
+    """Every cluster-scoped object, including Namespaces, without the fields that change by themselves."""
     objects: Snapshot = {}
     for kind, path in cluster_scoped(api):
         try:
@@ -52,7 +52,7 @@ def snapshot(api: Api) -> Snapshot:
             if refusal.status in (
                 404,
                 405,
-            ):  # its definition went away in the meantime, or it cannot be listed after all
+            ):  # its definition was deleted meanwhile, or it cannot be listed after all
                 continue
             raise
         for item in items:
@@ -61,14 +61,14 @@ def snapshot(api: Api) -> Snapshot:
 
 
 def reduced(thing: Mapping[str, Any]) -> dict[str, Any]:
-    """An object without its status, and without what the API server notes about it by itself."""
+    """An object without its status and without the metadata that the API server sets by itself."""
     kept = {key: value for key, value in thing.items() if key not in ("status", "apiVersion", "kind")}
     kept["metadata"] = {key: value for key, value in thing["metadata"].items() if key not in NOTED}
     return kept
 
 
 def changes(before: Snapshot, after: Snapshot) -> list[str]:
-    """What has appeared, gone or changed, a line each: "node kind-worker: changed at spec.taints"."""
+    """One line for each object that has appeared, gone or changed: "node kind-worker: changed at spec.taints"."""
     lines = [f"{kind} {name}: appeared" for kind, name in sorted(after.keys() - before.keys())]
     lines += [f"{kind} {name}: gone" for kind, name in sorted(before.keys() - after.keys())]
     for kind, name in sorted(before.keys() & after.keys()):

@@ -1,1 +1,1 @@
-"""Tests of the node image on a cluster made of it."""
+"""Tests of the node image, on a cluster that uses it."""

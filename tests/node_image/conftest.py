@@ -1,4 +1,4 @@
-"""A running cluster, made by kind from a node image built here: KUBEHAVE_KUBECONFIG names its kubeconfig."""
+"""A running cluster of kind whose node image was built here. KUBEHAVE_KUBECONFIG names its kubeconfig."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Kubectl = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def kubeconfig() -> str:
-    """The kubeconfig of the cluster; without one no container engine is looked for, either."""
+    """The kubeconfig of the cluster. Without it the tests are skipped."""
     given = os.environ.get("KUBEHAVE_KUBECONFIG")
     if not given:
-        pytest.skip("needs a cluster of our node image: set KUBEHAVE_KUBECONFIG to its kubeconfig")
+        pytest.skip("needs a cluster with our node image: set KUBEHAVE_KUBECONFIG to its kubeconfig")
     return given
 
 
@@ -36,12 +36,12 @@ def engine(kubeconfig: str) -> Engine:
 def nodes(engine: Engine, kubeconfig: str) -> list[str]:
     """The names of the cluster's nodes, the control plane first."""
     context = re.search(r"^current-context: kind-(\S+)$", Path(kubeconfig).read_text(), re.MULTILINE)
-    assert context, f"{kubeconfig} is not of a kind cluster"
+    assert context, f"{kubeconfig} does not belong to a kind cluster"
     label = f"label=io.x-k8s.kind.cluster={context[1]}"
     names = engine.run("ps", "--filter", label, "--format", "{{.Names}}").split()
     assert f"{context[1]}-control-plane" in names
     if "/kubehave-node:" not in engine.run("inspect", "--type", "container", names[0]):
-        pytest.skip("the cluster is of another node image than the one built here")
+        pytest.skip("the cluster's node image was not built here")
     return sorted(names)
 
 
@@ -59,7 +59,7 @@ def kubectl(engine: Engine, nodes: list[str]) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def namespace(kubectl: Kubectl) -> Iterator[str]:
-    """A namespace for the Pods of these tests; it goes with them."""
+    """A namespace for the Pods of these tests, deleted after them."""
     name = "node-image-tests"
     kubectl("create", "namespace", name)
     yield name
@@ -78,14 +78,14 @@ def client(kubectl: Kubectl, namespace: str) -> tuple[str, str]:
 
 @pytest.fixture(scope="session")
 def in_client(engine: Engine, nodes: list[str], namespace: str, client: tuple[str, str]) -> Callable[..., Any]:
-    """`in_client(*command)`: run a command in the client Pod, and return what it left."""
+    """`in_client(*command)`: run a command in the client Pod, and return its output."""
     kubectl = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "exec", "--namespace", namespace, client[0], "--"]
     return lambda *command: engine.output("exec", nodes[0], *kubectl, *command)
 
 
 @pytest.fixture(scope="session")
 def counted(engine: Engine) -> Callable[[str, str], int]:
-    """`counted(node, counter)`: how many packets the node has refused, for `strayed` or `asked_outside`."""
+    """`counted(node, counter)`: how many packets the node has refused; the counter is `strayed` or `asked_outside`."""
 
     def packets(node: str, counter: str) -> int:
         listed = json.loads(engine.run("exec", node, "nft", "-j", "list", "counter", "inet", "confine", counter))

@@ -1,4 +1,4 @@
-"""What a cluster of our node image has, and what it does not do: pull, or speak to strangers."""
+"""What a cluster with our node image has. It pulls no images, and sends nothing outside."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ VERSION_COMMANDS: Mapping[str, str] = {
     "python": "python3 --version",
     "redis": "redis-server --version",
 }
-"""How a program says its version."""
+"""The command that prints the version of each program."""
 
 
 def test_every_node_has_what_kubeadm_needs(engine: Engine, nodes: list[str]) -> None:
-    """The list is that of the kubeadm on the node."""
+    """The list comes from the kubeadm on the node."""
     for node in nodes:
         wanted = engine.run(
             "exec", node, "kubeadm", "config", "images", "list", f"--kubernetes-version=v{versions.KUBERNETES}"
@@ -56,7 +56,7 @@ def test_every_node_has_every_image_of_the_table(engine: Engine, nodes: list[str
 
 
 def test_an_image_contains_what_the_table_says(kubectl: Kubectl, namespace: str) -> None:
-    """One Pod with a container for each image; where it has no shell, the program itself says its version."""
+    """One Pod has a container for each image, which prints the version of its program."""
     asked = [image for image in images.TABLE if image.inside.split()[0] in VERSION_COMMANDS]
     kubectl("create", "--namespace", namespace, "-f", "-", input=json.dumps(_pod(asked)))
     kubectl(
@@ -86,10 +86,10 @@ def _command(image: images.Image) -> list[str]:
     return ["sh", "-c", command] if has_shell else command.split()
 
 
-def test_no_image_was_ever_pulled(kubectl: Kubectl, client: tuple[str, str]) -> None:
-    """The kubelet says of each container that its image is there, and of none that it pulls one."""
+def test_no_image_was_pulled(kubectl: Kubectl, client: tuple[str, str]) -> None:
+    """The kubelet's Events say that images are present, and none says that it pulls one."""
     events = json.loads(kubectl("get", "events", "--all-namespaces", "--output=json"))["items"]
-    # "Failed" is said of whatever went wrong with a container, such as one whose Pod was deleted as it started
+    # "Failed" is the reason for other failures, too, such as a container whose Pod was deleted while it started
     reasons = {event["reason"] for event in events if event["reason"] != "Failed" or "pull" in event["message"].lower()}
 
     assert client
@@ -100,9 +100,9 @@ def test_no_image_was_ever_pulled(kubectl: Kubectl, client: tuple[str, str]) -> 
 def test_a_pods_stray_packet_is_refused_at_once_and_counted(
     in_client: InClient, client: tuple[str, str], counted: Counted, stray_address: str
 ) -> None:
-    """A Service address that no Service has leads nowhere, not out of the machine."""
-    neighbour = in_client("curl", "--silent", "--max-time", "5", "--insecure", "https://kubernetes.default.svc/livez")
-    assert neighbour.stdout, "the client reaches what is there"
+    """Packets to an address that no Service has do not leave the machine."""
+    neighbor = in_client("curl", "--silent", "--max-time", "5", "--insecure", "https://kubernetes.default.svc/livez")
+    assert neighbor.stdout, "the client reaches an existing Service"
     before = counted(client[1], "strayed")
 
     answer = in_client("curl", "--silent", "--max-time", "5", "--write-out", "%{time_total}", f"http://{stray_address}")
@@ -137,7 +137,7 @@ def test_a_nodes_own_stray_packet_is_refused_and_counted(
 def test_what_stays_in_the_cluster_is_not_counted(
     in_client: InClient, engine: Engine, nodes: list[str], counted: Counted, kubectl: Kubectl, client: tuple[str, str]
 ) -> None:
-    """A Service, a Pod from every node, a node's own port: all of it passes."""
+    """Packets to a Service, to a Pod from every node, and to a node's own port pass."""
     address = kubectl(
         "get",
         "pods",
@@ -158,7 +158,7 @@ def test_what_stays_in_the_cluster_is_not_counted(
 
 
 def test_names_of_the_cluster_resolve_and_others_do_not_exist(in_client: InClient) -> None:
-    """A name outside is answered at once: there is no such name. Nobody outside is asked."""
+    """For a name outside the cluster the answer comes at once: there is no such name."""
     inside = in_client("dig", "+short", "kubernetes.default.svc.cluster.local")
     outside = in_client("dig", "+time=2", "+tries=1", "kubernetes.io")
 
@@ -166,10 +166,10 @@ def test_names_of_the_cluster_resolve_and_others_do_not_exist(in_client: InClien
     assert "status: NXDOMAIN" in outside.stdout
 
 
-def test_a_pod_may_not_ask_the_engines_name_server(
+def test_a_pod_may_not_query_the_engines_name_server(
     in_client: InClient, engine: Engine, nodes: list[str], client: tuple[str, str], counted: Counted
 ) -> None:
-    """It would ask on outside. The nodes themselves may: it knows their names."""
+    """That server would query others outside. The nodes may use it, because it knows their names."""
     servers = engine.run("exec", client[1], "sed", "-n", "s/^nameserver //p", "/etc/resolv.conf").split()
     server = next(address for address in servers if "." in address)
     before = counted(client[1], "asked_outside")
@@ -182,7 +182,7 @@ def test_a_pod_may_not_ask_the_engines_name_server(
 
 
 def test_a_node_has_nothing_of_the_images_in_its_own_storage(engine: Engine, nodes: list[str]) -> None:
-    """A node's /var is a copy of the image's: the layers lie elsewhere, and are shared."""
+    """A node's /var is a copy of the image's /var, so the shared layers are elsewhere."""
     for node in nodes:
         kilobytes = engine.run(
             "exec",
@@ -196,15 +196,15 @@ def test_a_node_has_nothing_of_the_images_in_its_own_storage(engine: Engine, nod
         assert int(kilobytes.split()[0]) < 20_000
 
 
-def test_pods_lie_in_the_kubelets_cgroup(engine: Engine, client: tuple[str, str]) -> None:
-    """On cgroup v1 and v2: the group that the node's script made, and kind's configuration names."""
+def test_pods_are_in_the_kubelets_cgroup(engine: Engine, client: tuple[str, str]) -> None:
+    """On cgroup v1 and v2: the group that the node's script makes, and that kind's configuration names."""
     groups = engine.run("exec", client[1], "sh", "-c", "cat /proc/$(pgrep -o agnhost)/cgroup")
 
     assert "/kubelet.slice/" in groups or "/kubelet/" in groups
 
 
 @pytest.mark.parametrize("plugin", ["forward", "loop"])
-def test_the_clusters_dns_has_nobody_to_ask(kubectl: Kubectl, plugin: str) -> None:
+def test_the_clusters_dns_has_no_upstream_server(kubectl: Kubectl, plugin: str) -> None:
     corefile = kubectl("get", "configmap", "coredns", "--namespace=kube-system", "--output=jsonpath={.data.Corefile}")
 
     assert "kubernetes cluster.local" in corefile
