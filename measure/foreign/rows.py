@@ -166,7 +166,7 @@ def _rbac(agreed: bool) -> Callable[[Play, Expected], None]:
         log = play.cluster.on_node("control-plane", "sh", "-c", f"cat {AUDIT_LOGS}/*.log")
         used = audit.rights(log.splitlines(), username(AUDITED))
         file = rbac.file(agreed)
-        made = audit.manifest(name, used, f"{what}: `./verify --print-rbac`.", row)
+        made = audit.manifest(name, used, f"{what}: `./verify {' '.join(('--print-rbac', *options))}`.", row)
         if play.write:
             file.write_text(made, encoding="utf-8")
         if not file.exists():
