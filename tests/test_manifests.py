@@ -10,6 +10,7 @@ import yaml
 
 from fixtures.fields import misspelled
 from fixtures.manifests import FOLDER, images_of, load_all, names
+from node_image.images import IMAGES
 
 #: A tag that names one version: at least major and minor, and no word such as `latest`.
 PINNED = re.compile(r"^[^@\s]+:(?:distroless-)?v?\d+\.\d+[\w.-]*$|@sha256:[0-9a-f]{64}$")
@@ -77,6 +78,22 @@ def test_a_manifest_has_pinned_images_only(name: str) -> None:
 def test_a_manifest_names_no_namespace(name: str) -> None:
     for document in load_all(name):
         assert "namespace" not in document["metadata"], f"{name}: leave the namespace out; each test has its own"
+
+
+def full_name(image: str) -> str:
+    """An image's name with its registry, as nodes know it."""
+    first, _, rest = image.partition("/")
+    if not rest:
+        return f"docker.io/library/{image}"
+    return image if "." in first or first == "localhost" else f"docker.io/{image}"
+
+
+@pytest.mark.parametrize("name", list(names()))
+def test_the_images_of_a_manifest_are_on_the_nodes(name: str) -> None:
+    used = {full_name(image) for document in load_all(name) for image in images_of(document)}
+    missing = {image for image in used if not image.startswith("localhost/")} - set(IMAGES)
+
+    assert not missing, f"{name}: add {', '.join(missing)} to node_image/images.py, or take an image that is there"
 
 
 def test_every_manifest_is_used(root: Path) -> None:
