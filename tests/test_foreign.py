@@ -146,6 +146,16 @@ def test_an_apply_that_creates_an_object_needs_the_right_to_create(code: int, ve
     assert audit.rights(log, "looker") == {("apps", "daemonsets"): verbs}
 
 
+def test_who_creates_and_binds_a_role_needs_the_rights_to_do_that() -> None:
+    group = "rbac.authorization.k8s.io"
+    log = [event("create", resource=kind, apiGroup=group, name="x") for kind in ("clusterroles", "clusterrolebindings")]
+
+    assert audit.rights(log, "looker") == {
+        (group, "clusterroles"): {"create", "escalate", "bind"},
+        (group, "clusterrolebindings"): {"create"},
+    }
+
+
 USED: audit.Rights = {
     ("", "pods"): {"get", "list"},
     ("", "services"): {"list", "get"},

@@ -21,6 +21,10 @@ UPGRADED = ("pods/attach", "pods/exec", "pods/portforward")
 #: The status of a request that created an object. A server-side apply that creates an object needs that right, too.
 CREATED = 201
 
+#: Who creates a role with rights of its own, or binds one, must also be allowed to do just that. A user with all rights needs
+#: no such right, so the log does not show it: the resource that is created, and the right, which is one to ClusterRoles.
+ALSO_NEEDED = {"clusterroles": "escalate", "clusterrolebindings": "bind"}
+
 #: Paths without a resource. If one path of a family is used, the whole family is granted.
 FAMILIES = ("/api/", "/apis/", "/openapi/")
 
@@ -57,6 +61,8 @@ def rights(log: Iterable[str], user: str) -> Rights:
         verbs.add(event["verb"])
         if resource in UPGRADED or event.get("responseStatus", {}).get("code") == CREATED:
             verbs.add("create")
+        if "create" in verbs and (right := ALSO_NEEDED.get(resource)):
+            used.setdefault((reference.get("apiGroup", ""), "clusterroles"), set()).add(right)
     return used
 
 
