@@ -227,7 +227,7 @@ ROWS = {
     for row in (
         Row(
             "admin",
-            "one control plane, two workers, cluster-admin: no object of the cluster changes",
+            "one control plane, two workers, cluster-admin, no Ingress controller: no object of the cluster changes",
             act=_admin,
         ),
         Row(
@@ -258,7 +258,6 @@ ROWS = {
             Expected(code=1, not_observed=PLAIN.not_observed, broken=BY_NAME, inconclusive=SET_UP_BY_NAME),
             prepare=_no_coredns,
         ),
-        Row("no-ingress", "no Ingress controller"),
         Row(
             "foreign-ingress",
             "an Ingress controller with other names, and a provider of load balancers: both topics hold with them",
