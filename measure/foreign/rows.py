@@ -290,7 +290,7 @@ ROWS = {
         Row(
             "restricted",
             "Pod Security enforces restricted in every namespace",
-            Expected(not_observed=PLAIN.not_observed, not_observed_because="refused by Pod Security", at_least=40),
+            Expected(not_observed=PLAIN.not_observed, not_observed_because="refused by Pod Security", at_least=5),
             server=_pod_security("restricted"),
         ),
         Row(
