@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.api import Connection, refused
+from fixtures.api import ApiRefusal, Connection, refused
 from fixtures.clients import Inside
 from fixtures.fields import Fields
 from fixtures.kube import Kube
@@ -150,13 +150,25 @@ def test_a_context_names_the_namespace_of_commands(
 # --- limits
 
 
+def refusal_of(kube: Kube, manifest: Manifest) -> str:
+    """Why the API server would not admit an object now; "" if it would."""
+    try:
+        kube.create(manifest, dryRun="All")
+    except ApiRefusal as refusal:
+        if refusal.why_not_permitted:
+            raise
+        return refusal.message
+    return ""
+
+
 @pytest.fixture
 def quota(kube: Kube) -> str:
-    """The name of a ResourceQuota that its controller has seen."""
+    """The name of a ResourceQuota. Its controller has counted for the first time, before which it admits nothing."""
     made = kube.create("namespaces/compute-quota.yaml")
     for look in eventually(within=patience.controller_acts):
         with look:
             assert kube.get("ResourceQuota", made.metadata.name).status.hard == made.spec.hard
+            assert refusal_of(kube, pod("fits")) == ""
     return str(made.metadata.name)
 
 
