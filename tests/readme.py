@@ -60,7 +60,8 @@ def reading_path() -> str:
         name = topic.replace(" ", "_")
         if shown := planned.count(False):
             suite, folder = f"suites/test_{name}.py", f"manifests/{name}/"
-            rows.append(f"| {topic} | {shown} | [{suite}]({suite}) | [{folder}]({folder}) |")
+            manifests = f"[{folder}]({folder})" if Path(ROOT, folder).is_dir() else "none of its own"
+            rows.append(f"| {topic} | {shown} | [{suite}]({suite}) | {manifests} |")
     waiting = [f"{topic} ({planned.count(True)})" for topic, planned in topics.items() if any(planned)]
     if waiting:
         rows += ["", f"Planned: {', '.join(waiting)}."]
