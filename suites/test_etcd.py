@@ -117,18 +117,16 @@ def keys(etcdctl: Ask, prefix: str) -> set[str]:
 @pytest.mark.behavior("core-concepts/etcd-holds-every-object")
 def test_every_object_is_a_key_until_it_is_deleted(kube: Kube, etcdctl: Ask) -> None:
     """Each object is one key in etcd: /registry/<resource>/<namespace>/<name>. A deleted object has no key."""
-    folders = [f"/registry/{kube.api.resource(kind).name}/{kube.namespace}/" for kind in KINDS]
+    names = [f"/registry/{kube.api.resource(kind).name}/{kube.namespace}/stored" for kind in KINDS]
 
     kube.apply("etcd/one-of-each.yaml")
-    for folder in folders:
-        assert f"{folder}stored" in keys(etcdctl, folder)
+    assert [name for name in names if not keys(etcdctl, name)] == []
 
     for kind in KINDS:
         kube.delete(kind, "stored")
-    for folder in folders:
-        for look in eventually(within=patience.controller_acts):
-            with look:
-                assert f"{folder}stored" not in keys(etcdctl, folder)
+    for look in eventually(within=patience.controller_acts):
+        with look:
+            assert [name for name in names if keys(etcdctl, name)] == []
 
 
 @pytest.mark.behavior("core-concepts/etcd-holds-every-object")
