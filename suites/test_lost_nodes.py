@@ -145,7 +145,7 @@ def test_an_unknown_node_is_tainted_as_unreachable(outage: Outage) -> None:
     for look in eventually(within=patience.node_is_missed):
         with look:
             nodes = outage.states(outage.node)
-            assert {"NoSchedule", "NoExecute"} in [effects(node) for node in nodes]
+            assert {"NoSchedule", "NoExecute"} in map(effects, nodes), f"so far its taint had {[*map(effects, nodes)]}"
 
     assert effects(nodes[0]) == set()
     tainted = [ready(node).status for node in nodes if effects(node)]
@@ -161,7 +161,7 @@ def test_a_pod_of_a_lost_node_is_not_ready_and_keeps_its_phase(outage: Outage) -
     for look in eventually(within=patience.node_is_missed):
         with look:
             states = outage.states(outage.patient)
-            assert [is_ready(pod) for pod in states].count(False), "the Pod is still Ready"
+            assert not all(map(is_ready, states)), "the Pod is still Ready"
 
     assert is_ready(states[0])
     assert {pod.status.phase for pod in states} == {"Running"}
