@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from fixtures import namespaces, nodes
+from fixtures import namespaces, nodes, outages
 from fixtures.api import Api, ApiRefusal, Connection
 from fixtures.fields import Fields
 from fixtures.inconclusive import NotObserved
@@ -83,7 +83,8 @@ class Cluster:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     there = Cluster()
-    monkeypatch.setattr(namespaces, "reconnect", lambda _, node: there.events.append(f"{node} connected"))
+    for module in (namespaces, outages):
+        monkeypatch.setattr(module, "reconnect", lambda _, node: there.events.append(f"{node} connected"))
     return there
 
 
@@ -106,9 +107,9 @@ def leave_cut_off(cluster: Cluster, run: RunId) -> None:
 
 def test_the_spare_worker_is_connected_before_another_run_may_have_it(cluster: Cluster) -> None:
     with reserved_spare_worker(kube(cluster, RunId.new())) as node:
-        assert (node.metadata.name, cluster.events) == ("spare", ["reserved"])
+        assert (node.metadata.name, cluster.events) == ("spare", ["reserved", "spare connected"])
 
-    assert cluster.events == ["reserved", "spare connected", "free"]
+    assert cluster.events == ["reserved", "spare connected", "spare connected", "free"]
     assert cluster.node["metadata"]["annotations"] == {}
 
 
@@ -136,7 +137,7 @@ def test_a_spare_worker_that_is_not_ready_is_no_verdict_about_lost_nodes(
         reserved_spare_worker(kube(cluster, RunId.new())),
     ):
         pass
-    assert cluster.events == ["reserved", "spare connected", "free"]
+    assert cluster.events == ["reserved", "spare connected", "spare connected", "free"]
 
 
 def test_the_next_run_gives_back_what_a_killed_run_has_cut_off(cluster: Cluster) -> None:
