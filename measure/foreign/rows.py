@@ -29,11 +29,14 @@ SHORT = ("suites/test_pods.py", "-k", "localhost")
 #: Seconds until the control plane marks the node of a stopped kubelet, with Kubernetes' defaults.
 SILENCE_NOTICED = 120
 
+#: What tests do on the suite's own clusters only: they cut off a node. One clause about Pods' phases needs that, too.
+OURS_ONLY = ("need node-fault", "controllers/pod-phases")
+
 #: What kind's clusters lack: they have no Ingress controller and no provider of load balancers.
-BARE = ("need ingress", "need load-balancer")
+BARE = ("need ingress", "need load-balancer", *OURS_ONLY)
 
 #: What a cluster with a provider lacks.
-NOT_BARE = ("need no-load-balancer",)
+NOT_BARE = ("need no-load-balancer", *OURS_ONLY)
 
 #: What tests do not do on a cluster that is not the suite's own, unless its user agrees.
 NOT_AGREED = ("need cluster-admin",)
