@@ -477,3 +477,25 @@ def test_a_killed_run_leaves_the_results_so_far(
     if number == signal.SIGKILL:
         assert run.reason("running") == "its test began and did not end"
     assert run.reason("waiting") == "its test never began"
+
+
+def test_the_tests_of_a_group_run_one_after_another_in_one_process(sample: Sample) -> None:
+    """Tests that change the cluster, or share one outage, rely on that."""
+    code = """
+    import os
+
+    @pytest.mark.parametrize("number", range(8))
+    @pytest.mark.xdist_group("cluster")
+    @shows("alone")
+    def test_alone(number, record_property): record_property("process", os.getpid())
+
+    @pytest.mark.parametrize("number", range(8))
+    @shows("beside")
+    def test_beside(number): pass
+    """
+
+    run = sample(code, "-n", "2", "--dist", "loadgroup")
+
+    found = ElementTree.parse(run.report / "junit.xml").iter("property")
+    processes = {it.get("value") for it in found if it.get("name") == "process"}
+    assert (run.code, len(processes)) == (0, 1)
