@@ -36,6 +36,11 @@ def options(pod: Fields) -> dict[str, str]:
     return {option: value for option, _, value in split}
 
 
+def last_line(text: str) -> str:
+    """The last line: the error, after what else a program has logged."""
+    return text.strip().rpartition("\n")[2]
+
+
 def static_pods(api: Api, component: str) -> list[Fields]:
     """The control plane's Pods of one program, one on each of its nodes."""
     return Kube(api, "kube-system").list("Pod", tier="control-plane", component=component)
@@ -69,7 +74,7 @@ def etcdctl(bare_etcdctl: Callable[..., Output]) -> Ask:
 
     def ask(*command: str) -> str:
         done = bare_etcdctl(*files, "--command-timeout=20s", *command)
-        assert done.code == 0, done.stderr
+        assert done.code == 0, f"etcdctl {' '.join(command)}: {last_line(done.stderr)}"
         return done.stdout
 
     return ask
@@ -208,7 +213,7 @@ def ask(kube: Kube, pod: str, *command: str) -> str:
     for look in eventually(within=patience.etcd_answers):
         with look:
             done = kube.exec(pod, *command)
-            assert done.code == 0, f"{' '.join(command)} in {pod}: {done.stderr}"
+            assert done.code == 0, f"{' '.join(command)} in {pod}: {last_line(done.stderr)}"
     return done.stdout.strip()
 
 

@@ -112,7 +112,7 @@ RESOURCES = ("cpu", "memory")
 #: The Pod `load` requests this much of a node's CPU and memory, in percent.
 LOAD = 60
 #: Two workers are equal if their sizes differ by at most so many percent, and so does what is left over on them.
-ALIKE = 10
+ALIKE = 20
 #: So many Pods choose between two workers, and as many again with the load on the other one. If each choice were chance,
 #: all 16 would be right once in 2 ** 16 = 65,536 runs.
 TRIES = 8
