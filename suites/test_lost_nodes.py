@@ -51,12 +51,16 @@ class Outage:
 
     def states(self, thing: Fields) -> list[Fields]:
         """The states of one of these objects, in their order; the first one is from before the outage."""
-        changes = [change.object for change in (*self.nodes, *self.leases, *self.pods)]
-        return [state for state in (thing, *changes) if state.metadata.uid == thing.metadata.uid]
+        records = (self.nodes, self.leases, self.pods)
+        for record in records:
+            record.check()
+        later = [change.object for record in records for change in record]
+        return [state for state in (thing, *later) if state.metadata.uid == thing.metadata.uid]
 
     @property
     def added(self) -> list[str]:
         """The names of the Pods that were made since then."""
+        self.pods.check()
         return [change.object.metadata.name for change in self.pods if change.type == "ADDED"]
 
 

@@ -36,6 +36,7 @@ def node(name: str, ready: bool = True, spare: bool = False) -> Fields:
 @pytest.mark.parametrize("ours", [True, False])
 def test_rights_on_a_foreign_cluster_are_not_agreement(monkeypatch: pytest.MonkeyPatch, need: str, ours: bool) -> None:
     monkeypatch.setattr(capabilities, "is_ours", lambda _: ours)
+    monkeypatch.setattr(capabilities, "kind_nodes", lambda _: KindNodes(Engine("podman"), "mine"))
     monkeypatch.setattr(capabilities, "all_nodes", lambda _: [node("spare", spare=True)])
 
     missing = capabilities.CHECKS[need](Question(cast("Api", AllowsEverything()), RUN))
@@ -45,6 +46,7 @@ def test_rights_on_a_foreign_cluster_are_not_agreement(monkeypatch: pytest.Monke
 
 def test_a_kept_cluster_of_an_earlier_version_has_no_node_to_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capabilities, "is_ours", lambda _: True)
+    monkeypatch.setattr(capabilities, "kind_nodes", lambda _: KindNodes(Engine("podman"), "mine"))
     monkeypatch.setattr(capabilities, "all_nodes", lambda _: [node("a"), node("b")])
 
     missing = capabilities.CHECKS["node-fault"](Question(cast("Api", AllowsEverything()), RUN))
@@ -111,7 +113,21 @@ def test_the_remedy_is_a_worker_that_is_not_ready_or_a_new_one(
 def test_a_stopped_node_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = KindNodes(Engine("podman"), "mine", stopped=("mine-worker2",))
     monkeypatch.setattr(capabilities, "kind_nodes", lambda _: kind)
+    monkeypatch.setattr(capabilities, "all_nodes", lambda _: [node("mine-worker2"), node("mine-worker3", spare=True)])
 
     missing = capabilities.CHECKS["node-network"](Question(cast("Api", AllowsEverything()), RUN))
 
     assert str(missing).endswith("because the node mine-worker2 is stopped; start it")
+
+
+def test_a_spare_worker_that_is_stopped_is_missing_to_the_tests_of_lost_nodes_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = KindNodes(Engine("podman"), "mine", stopped=("mine-worker3",))
+    monkeypatch.setattr(capabilities, "kind_nodes", lambda _: kind)
+    monkeypatch.setattr(capabilities, "is_ours", lambda _: True)
+    monkeypatch.setattr(capabilities, "all_nodes", lambda _: [node("mine-worker2"), node("mine-worker3", spare=True)])
+    asked = Question(cast("Api", AllowsEverything()), RUN)
+
+    assert capabilities.CHECKS["node-exec"](asked) is None
+    assert capabilities.CHECKS["node-fault"](asked) == "its spare worker mine-worker3 is stopped; start it"

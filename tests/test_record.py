@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fixtures.api import Api, ApiRefusal
-from fixtures.record import Change, record
+from fixtures.record import Changes, record
 from fixtures.waiting import eventually
 
 POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}}
@@ -68,7 +68,7 @@ def server(answer: Answer, status: int = 200) -> Iterator[str]:
 
 
 #: Starts the recording of a watch with this answer of a simulated API server.
-Recording = Callable[..., AbstractContextManager[list[Change]]]
+Recording = Callable[..., AbstractContextManager[Changes]]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def recording(tmp_path: Path) -> Recording:
     """Records the Pods of a simulated API server."""
 
     @contextmanager
-    def recording(answer: Answer, status: int = 200) -> Iterator[list[Change]]:
+    def recording(answer: Answer, status: int = 200) -> Iterator[Changes]:
         with server(answer, status) as url:
             config = {
                 "apiVersion": "v1",
@@ -128,7 +128,7 @@ def refuses(send: Callable[[bytes], None], _: threading.Event) -> None:
     send(b"")
 
 
-def wait_for(changes: list[Change], number: int = 1) -> None:
+def wait_for(changes: Changes, number: int = 1) -> None:
     for look in eventually(within=5, every=0.01):
         with look:
             assert len(changes) == number
@@ -153,6 +153,16 @@ def test_a_watch_that_ends_before_the_block_is_an_error(recording: Recording, an
     with pytest.raises(ConnectionError, match="ended before the test did"), recording(answer) as changes:
         wait_for(changes)
         wait_until_no_reader_is_left()
+
+
+def test_a_record_tells_within_the_block_whether_its_watch_has_ended(recording: Recording) -> None:
+    with recording(lasts) as changes:
+        changes.check()
+
+    with pytest.raises(ConnectionError), recording(ends) as changes:
+        wait_until_no_reader_is_left()
+        with pytest.raises(ConnectionError, match="ended before the test did"):
+            changes.check()
 
 
 def test_the_reason_why_a_watch_ended_is_named(recording: Recording) -> None:

@@ -365,6 +365,10 @@ def test_groups_of_tests_that_wait_long_start_first(sample: Sample) -> None:
     assert begun == ["test_long_in_a_group", "test_long", "test_short"]
 
 
+def test_a_group_of_tests_counts_as_these_tests(sample: Sample) -> None:
+    assert sample(ORDER, "-n", "2", "--dist", "loadgroup").verdicts() == {"a": "holds"}
+
+
 SLOW = '@shows("a")\ndef test_a():\n    import time; time.sleep(2)'
 
 
