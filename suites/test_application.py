@@ -61,7 +61,7 @@ def test_one_file_makes_a_whole_application(kubectl: Kubectl, made_by_the_test: 
     kube = made_by_the_test
     file = in_namespace(kube)
 
-    done = kubectl("create", "--namespace", kube.namespace, "-f", "-", stdin=file)
+    done = kubectl("create", "--namespace", kube.namespace, "-f", "-", input=file)
 
     assert done.code == 0, done.stderr
     kinds = [line.partition("/")[0].partition(".")[0] for line in done.stdout.splitlines()]

@@ -137,7 +137,7 @@ def test_every_manifest_wrong_on_purpose_is_refused(kube: Kube, wrong_manifests:
 @pytest.mark.behavior("objects/yaml-for-every-kind")
 def test_kubectl_makes_several_objects_from_one_file(kube: Kube, kubectl: Kubectl) -> None:
     """One file can describe several objects of different kinds, and one `kubectl create -f` makes them all."""
-    made = kubectl("create", "-f", "-", "-o", "name", stdin="pods/several-kinds.yaml")
+    made = kubectl("create", "-f", "-", "-o", "name", input="pods/several-kinds.yaml")
 
     assert made.stdout.split() == ["configmap/several", "service/several", "replicaset.apps/several"]
     assert [kube.exists(kind, "several") for kind in ("ConfigMap", "Service", "ReplicaSet")] == [True, True, True]
@@ -147,7 +147,7 @@ def test_kubectl_makes_several_objects_from_one_file(kube: Kube, kubectl: Kubect
 def nginx_manifest(kubectl: Kubectl) -> Manifest:
     """The manifest of the document's nginx Pod; kubectl and the API server accept it as it is."""
     manifest = load("pods/nginx-pod.yaml")
-    accepted = kubectl("create", "--dry-run=server", "-f", "-", stdin=manifest)
+    accepted = kubectl("create", "--dry-run=server", "-f", "-", input=manifest)
     assert accepted.code == 0, accepted.stderr
     return manifest
 
@@ -166,7 +166,7 @@ def test_kubectl_create_names_the_field_that_is_missing(
     """
     del nginx_manifest[field]
 
-    refusal = kubectl("create", "-f", "-", stdin=nginx_manifest)
+    refusal = kubectl("create", "-f", "-", input=nginx_manifest)
 
     assert refusal.code == 1
     assert named in refusal.stderr.lower()

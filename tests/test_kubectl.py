@@ -1,22 +1,25 @@
-"""A forwarded port is the requested one, or a free one. Here kubectl is replaced by a script."""
+"""Where kubectl comes from, what it is told, and which port it forwards. Here kubectl is replaced by a script."""
 
 from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from fixtures import kubectl as kubectls
-from fixtures.api import Api, Connection
-from fixtures.kube import Kube
-from fixtures.kubectl import PortForward
+from fixtures.api import Api, ApiRefusal
+from fixtures.fields import Fields
+from fixtures.kubectl import Kubectl
+from fixtures.nodes import KindNodes
+from machine.engine import Engine
 
 #: Records the ports that it should forward, and prints the local one: 4711 if it may choose.
-KUBECTL = """#!/bin/bash
+FORWARDS = """#!/bin/bash
 ports="${@: -1}"
 echo "$ports" >>"$0.asked"
 [ "$ports" = refused:80 ] && { echo "error: no such Service" >&2; exit 1; }
@@ -25,20 +28,28 @@ echo "Forwarding from 127.0.0.1:${local:-4711} -> 80"
 exec sleep 100
 """
 
+FORBIDDEN = 'Error from server (Forbidden): pods is forbidden: User "u" cannot list resource "pods" in API group ""'
 
-@pytest.fixture
-def fake_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "kubectl"
-    path.write_text(KUBECTL)
+NODE = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {"name": "k-control-plane", "labels": {"node-role.kubernetes.io/control-plane": ""}},
+    "status": {"nodeInfo": {"kubeletVersion": "v1.99.0", "architecture": "amd64"}},
+}
+
+
+def script(path: Path, text: str) -> Kubectl:
+    """A script in the place of kubectl, with a folder beside it."""
+    path.write_text(text)
     path.chmod(0o755)
-    monkeypatch.setattr(shutil, "which", lambda _: str(path))
-    return path
+    folder = path.with_name("folder")
+    folder.mkdir()
+    return Kubectl(str(path), folder, {"PATH": "/usr/bin:/bin"})
 
 
 @pytest.fixture
-def forward(fake_kubectl: Path) -> PortForward:
-    fixture = cast("Callable[..., PortForward]", cast("Any", kubectls.port_forward)._get_wrapped_function())
-    return fixture(Connection(None, None), cast("Api", None), Kube(cast("Api", None), "test"))
+def forwards(tmp_path: Path) -> Kubectl:
+    return script(tmp_path / "kubectl", FORWARDS)
 
 
 @pytest.fixture
@@ -52,31 +63,84 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def asked(fake_kubectl: Path) -> str:
-    return Path(f"{fake_kubectl}.asked").read_text().strip()
+def asked(tmp_path: Path) -> str:
+    return (tmp_path / "kubectl.asked").read_text().strip()
 
 
-def test_a_free_port_is_forwarded(forward: PortForward, fake_kubectl: Path) -> None:
+def test_a_free_port_is_forwarded(forwards: Kubectl, tmp_path: Path) -> None:
     port = free_port()
 
-    with forward("svc/web", port, 80):
+    with forwards.forward("svc/web", port, 80) as ask:
+        assert ask().code == 1  # the script listens to nothing
+
+    assert asked(tmp_path) == f"{port}:80"
+
+
+def test_kubectl_chooses_another_port_if_the_port_is_taken(forwards: Kubectl, tmp_path: Path, listener: int) -> None:
+    with forwards.forward("svc/web", listener, 80):
         pass
 
-    assert asked(fake_kubectl) == f"{port}:80"
+    assert asked(tmp_path) == ":80"
 
 
-def test_kubectl_chooses_another_port_if_the_port_is_taken(
-    forward: PortForward, fake_kubectl: Path, listener: int
-) -> None:
-    with forward("svc/web", listener, 80):
-        pass
-
-    assert asked(fake_kubectl) == ":80"
-
-
-def test_the_error_of_kubectl_is_quoted(forward: PortForward) -> None:
+def test_the_error_of_kubectl_is_quoted(forwards: Kubectl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubectls, "_listens", lambda _: False)
     with (
         pytest.raises(AssertionError, match="error: no such Service"),
-        forward("svc/web", cast("int", "refused"), 80),
+        forwards.forward("svc/web", cast("int", "refused"), 80),
     ):
         pass
+
+
+def test_kubectl_runs_in_its_folder_with_its_editor(tmp_path: Path) -> None:
+    kubectl = script(tmp_path / "kubectl", '#!/bin/sh\n"$KUBE_EDITOR" pod.yaml; cat pod.yaml -; exit 3\n')
+
+    done = kubectl("edit", input={"kind": "Pod"}, editor='echo edited >"$1"')
+
+    assert (done.stdout, done.code) == ("edited\nkind: Pod\n", 3)
+
+
+def test_a_missing_right_is_a_refusal(tmp_path: Path) -> None:
+    kubectl = script(tmp_path / "kubectl", f"#!/bin/sh\necho '{FORBIDDEN}' >&2; exit $1\n")
+
+    assert kubectl("0").code == 0
+    with pytest.raises(ApiRefusal) as caught:
+        kubectl("1")
+
+    assert caught.value.why_not_permitted == "the right to list pods is missing for this context's user; grant it"
+
+
+class Copies(Engine):
+    """An engine whose `cp` writes a file."""
+
+    def run(self, *args: str, **_: Any) -> str:
+        """Copy a file from a node, once."""
+        command, source, target = args
+        assert (command, source) == ("cp", "k-control-plane:/usr/bin/kubectl")
+        assert not Path(target).exists(), "it was copied before"
+        Path(target).write_text("kubectl")
+        return ""
+
+
+def test_the_nodes_kubectl_is_copied_once_if_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(kubectls, "kind_nodes", lambda _: KindNodes(Copies("podman"), "k"))
+    monkeypatch.setattr(kubectls, "all_nodes", lambda _: [Fields.of(NODE)])
+
+    found = {kubectls._program(cast("Api", object())) for _ in range(2)}
+
+    assert found == {str(tmp_path / "kubehave" / "kubectl" / "v1.99.0-amd64" / "kubectl")}
+    assert [Path(path).read_text() for path in found] == ["kubectl"]
+    assert kubectls.why_no_kubectl(cast("Api", object())) is None
+
+
+@pytest.mark.parametrize("nodes", [None, KindNodes(Engine("podman"), "k")])
+def test_a_machine_that_cannot_run_the_nodes_kubectl_needs_its_own(
+    monkeypatch: pytest.MonkeyPatch, nodes: KindNodes | None
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(kubectls, "kind_nodes", lambda _: nodes)
+    monkeypatch.setattr(sys, "platform", "darwin" if nodes else "linux")
+
+    assert kubectls.why_no_kubectl(cast("Api", object())) == "there is no kubectl on the PATH; install it"
