@@ -17,6 +17,7 @@ pytest_plugins = [
     "fixtures.cloud",
     "fixtures.ingress",
     "fixtures.kubectl",
+    "fixtures.shell",
     "fixtures.storage",
     "runner.capabilities",
     "runner.evidence",
