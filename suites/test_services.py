@@ -873,14 +873,6 @@ def test_a_loadbalancer_service_need_not_have_node_ports(kube: Kube) -> None:
 # --- ExternalName: a name for another name
 
 
-@pytest.fixture(scope="session")
-def cluster_domain(inside: Inside) -> str:
-    """What the names of Services end in, usually "cluster.local", as a Pod's own resolv.conf has it."""
-    resolv_conf = told_by(inside.run("cat", "/etc/resolv.conf"))
-    (domain,) = exactly(1, re.findall(r"^search.*\ssvc\.(\S+)", resolv_conf, re.MULTILINE))
-    return str(domain)
-
-
 @pytest.mark.behavior("objects/externalname-is-a-cname")
 def test_an_external_name_is_answered_with_a_cname(kube: Kube, inside: Inside, cluster_domain: str) -> None:
     """For an ExternalName Service the cluster's DNS answers with the other name. There is no ClusterIP and no endpoint."""
