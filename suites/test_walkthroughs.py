@@ -134,15 +134,17 @@ def test_create_makes_a_pod_from_a_file(kube: Kube, shell: Shell) -> None:
 
 @pytest.mark.behavior("walkthroughs/core-concepts-scale")
 def test_scale_leaves_the_file_as_it_is(kube: Kube, shell: Shell) -> None:
-    """`kubectl scale -f` takes only the object's name from the file: six Pods run, and the file still says three."""
-    shell.write("walkthroughs/replicaset-definition.yaml")
+    """`kubectl scale -f` takes only the object's name from the file: there are six Pods, and the file still says three."""
+    shell.write("kubectl/replicaset-definition.yaml")
     before = shell.read("replicaset-definition.yaml")
     shell("kubectl create -f replicaset-definition.yaml")
 
     scaled = shell("kubectl scale --replicas=6 -f replicaset-definition.yaml")
 
     assert scaled == "replicaset.apps/myapp-replicaset scaled\n"
-    kube.ready_pods(6, type="front-end")
+    for look in eventually(within=patience.controller_acts):
+        with look:
+            exactly(6, kube.pods(app="myapp"))
     assert shell.read("replicaset-definition.yaml") == before
 
 
@@ -172,19 +174,19 @@ def test_apply_follows_the_file(kube: Kube, shell: Shell) -> None:
 
     An annotation of the object has that file. Without it, kubectl could not know that the label was the file's.
     """
-    shell.write("walkthroughs/nginx.yaml")
+    shell.write("kubectl/pod-definition.yaml")
     labels = {"app": "myapp", "type": "front-end"}
-    assert shell("kubectl apply -f nginx.yaml") == "pod/myapp-pod created\n"
+    assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod created\n"
     assert last_applied(kube.get("Pod", "myapp-pod")) == ("nginx:1.22.1", labels)
 
-    shell.change("nginx.yaml", "nginx:1.22.1", "nginx:1.26.3")
-    assert shell("kubectl apply -f nginx.yaml") == "pod/myapp-pod configured\n"
+    shell.change("pod-definition.yaml", "nginx:1.22.1", "nginx:1.26.3")
+    assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod configured\n"
     pod = kube.get("Pod", "myapp-pod")
     assert pod.spec.containers[0].image == "nginx:1.26.3"
     assert last_applied(pod) == ("nginx:1.26.3", labels)
 
-    shell.change("nginx.yaml", "    type: front-end\n", "")
-    assert shell("kubectl apply -f nginx.yaml") == "pod/myapp-pod configured\n"
+    shell.change("pod-definition.yaml", "    type: front-end\n", "")
+    assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod configured\n"
     pod = kube.get("Pod", "myapp-pod")
     assert pod.metadata.labels == {"app": "myapp"}
     assert last_applied(pod) == ("nginx:1.26.3", {"app": "myapp"})
