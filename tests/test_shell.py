@@ -59,7 +59,7 @@ def test_names_of_the_tests_own_are_typed_instead(tmp_path: Path) -> None:
 
 
 def test_a_line_that_fails_is_quoted(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"\$ kubectl get x\n\s*error: no such resource"):
+    with pytest.raises(AssertionError, match=r"\$ kubectl get x\nerror: no such resource"):
         shell(tmp_path, FakeKubectl(1, "error: no such resource"))("kubectl get x")
 
 

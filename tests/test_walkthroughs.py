@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,14 @@ def test_every_command_is_typed_or_has_a_reason(commands: Commands, root: Path) 
 
     assert list(not_typed(commands, typed(source, set(commands)))) == []
     assert list(unexplained(commands)) == []
+
+
+def test_no_claim_depends_on_a_walkthrough(root: Path) -> None:
+    for suite in (root / "suites").glob("test_*.py"):
+        shown = re.findall(r'behavior\(\s*"([\w-]+)/', suite.read_text(encoding="utf-8"))
+        assert shown
+        apart = [document == WALKTHROUGHS for document in shown]
+        assert all(apart) if suite.stem == f"test_{WALKTHROUGHS}" else not any(apart), suite.name
 
 
 # --- the checks themselves
