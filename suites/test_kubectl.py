@@ -36,6 +36,12 @@ def change(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def in_file(file: Path) -> dict[str, Any]:
+    """The object that a file describes now."""
+    document: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return document
+
+
 def images(pod: Fields) -> list[str]:
     """The images of a Pod's containers, or of a template's."""
     return [container.image for container in pod.spec.containers]
@@ -211,7 +217,7 @@ def test_apply_keeps_the_file_as_json_in_an_annotation(kube: Kube, kubectl: Kube
     """After each apply an annotation of the object holds what was applied, as JSON: the file, and the namespace."""
     for image in (OLD, NEW):
         change(file, OLD, image)
-        written = yaml.safe_load(file.read_text(encoding="utf-8"))
+        written = in_file(file)
         written["metadata"] |= {"namespace": kube.namespace, "annotations": {}}
 
         assert kubectl("apply", "-f", FILE).code == 0
@@ -249,10 +255,8 @@ def test_a_new_image_in_the_file_reaches_object_and_annotation(
 
     deployment = kube.get("Deployment", name)
     assert images(deployment.spec.template) == [NEW]
-    containers = last_applied(deployment)["spec"]["template"]["spec"]["containers"]
-    assert [container["image"] for container in containers] == [NEW]
+    assert last_applied(deployment).get("spec") == in_file(deployment_file)["spec"]
     assert deployment.spec.replicas == 2
-    assert "replicas" not in last_applied(deployment)["spec"]
 
 
 @pytest.mark.behavior("core-concepts/apply-removes-a-dropped-label")
@@ -370,8 +374,8 @@ def test_server_side_apply_records_who_owns_each_field(kube: Kube, kubectl: Kube
 
     pod = kube.get("Pod", NAME)
     fields = owned(pod, "first")
-    assert fields["f:metadata"] == {"f:labels": {"f:app": {}, "f:type": {}}}
-    assert set(fields["f:spec"]) == {"f:containers", "f:schedulingGates", "f:terminationGracePeriodSeconds"}
+    assert fields.get("f:metadata") == {"f:labels": {"f:app": {}, "f:type": {}}}
+    assert fields.get("f:spec", {}).keys() == {"f:containers", "f:schedulingGates", "f:terminationGracePeriodSeconds"}
     assert owns_image(pod, "first")
     assert LAST_APPLIED not in pod.metadata.annotations
 
@@ -388,7 +392,7 @@ def test_a_second_owner_gets_a_conflict(kube: Kube, kubectl: Kubectl, first_owne
     assert 'conflict with "first"' in refusal.stderr
     assert images(kube.get("Pod", NAME)) == [OLD]
     with refused(409) as refusals:
-        kube.apply(yaml.safe_load(first_owner.read_text(encoding="utf-8")), force="false")
+        kube.apply(in_file(first_owner), force="false")
     assert [refusal.reason for refusal in refusals] == ["Conflict"]
 
 

@@ -110,6 +110,14 @@ def test_a_missing_right_is_a_refusal(tmp_path: Path) -> None:
     assert caught.value.why_not_permitted == "the right to list pods is missing for this context's user; grant it"
 
 
+def test_no_answer_is_no_result(tmp_path: Path) -> None:
+    refused = "The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?"
+    kubectl = script(tmp_path / "kubectl", f"#!/bin/sh\necho '{refused}' >&2; exit 1\n")
+
+    with pytest.raises(ConnectionError, match="kubectl get pods: The connection to the server"):
+        kubectl("get", "pods")
+
+
 class Copies(Engine):
     """An engine whose `cp` writes a file."""
 
