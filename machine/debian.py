@@ -1,4 +1,4 @@
-"""Debian as a source: packages of any suite and root file systems, without touching the system's own apt."""
+"""Debian packages of any suite, and root file systems made of them, without changing the system's own apt."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from machine.steps import Runner
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SUITES = ("bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
 RELEASED = ("bookworm", "trixie")
-"""The suites with security updates of their own."""
+"""The suites that have security updates."""
 
 MIRROR_VARIABLE = "KUBEHAVE_DEBIAN_MIRROR"
 PACKAGE_LIST = "packages.txt"
-"""In the root of a root file system: its packages, a line each, name and version parted by a tab."""
+"""A file in a root file system: one line for each package, its name and version separated by a tab."""
 
 
 def architecture() -> str:
-    """This machine's architecture as Debian and Go call it."""
+    """This machine's architecture, by the name that Debian and Go use."""
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
@@ -81,9 +81,9 @@ def transport_settings() -> str:
 
 
 def download(suite: str, packages: Sequence[str], folder: Path, runner: Runner) -> dict[str, Path]:
-    """Download packages of a suite as .deb files, signatures verified: package name to file.
+    """Download packages of a suite as .deb files with verified signatures. Returns the file of each package.
 
-    apt works in `folder` with lists and sources of its own; the system's are neither read nor written.
+    apt has its own lists and sources in `folder`; the system's are neither read nor written.
     """
     if not KEYRING.exists():
         raise CannotRun(f"{KEYRING} is missing: install the package debian-archive-keyring")
@@ -117,9 +117,9 @@ def version_of(package: Path) -> str:
 
 
 def root_file_system(suite: str, packages: Sequence[str], hook: Path, out: Path, runner: Runner) -> None:
-    """Write a tar of a small Debian with these packages; `hook` is run with the root's path before it is packed.
+    """Write a tar of a small Debian with these packages; `hook` gets the root's path before the tar is written.
 
-    Manuals and translations are left out. `/packages.txt` lists what came, with versions.
+    Manuals and translations are left out. `/packages.txt` lists the packages with their versions.
     """
     settings = out.with_name("apt-settings")
     settings.write_text(transport_settings())

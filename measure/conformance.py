@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fixtures.nodes import SPARE
 from machine.cache import cache_folder
 from machine.engine import REMOVE_DEFAULT_ROUTES, engine_named
 from machine.exits import BROKEN, HOLDS, INTERRUPTED, CannotRun
@@ -107,6 +108,8 @@ def command() -> list[str]:
     how = [f"--procs={PROCESSES}", "--no-color", "--silence-skips", f"--timeout={PATIENCE}"]
     how += ["--output-dir=/report", "--json-report=report.json"]
     cluster = ["--kubeconfig=/report/kubeconfig", "--provider=local", "--kubectl-path=/usr/bin/kubectl"]
+    # The specs begin when every node takes Pods. The spare worker has a taint, as the control plane has.
+    cluster += [f"--non-blocking-taints=node-role.kubernetes.io/control-plane,{SPARE}"]
     return ["/programs/ginkgo", *choice, *how, "/programs/e2e.test", "--", *cluster]
 
 

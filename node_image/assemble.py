@@ -1,4 +1,4 @@
-"""The node image put together: one tar for the engine, then the container images made known to containerd in it."""
+"""Assemble the node image: import one tar into the engine, then import the container images into containerd."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ CONTAINER = "kubehave-node-build"
 SETTINGS = (
     'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
     "CMD []",
-    # by which systemd is told to shut down
+    # systemd shuts down on this signal
     "STOPSIGNAL SIGRTMIN+3",
-    # by which systemd knows that it is in a container
+    # this tells systemd that it runs in a container
     "ENV container=kind",
 )
 
 
 def assemble(engine: Engine, name: str, outputs: Mapping[str, Path], work: Path, runner: Runner) -> None:
-    """Make the image `name` of the outputs of all steps; `work` is a folder for what is needed on the way."""
+    """Make the image `name` from the outputs of all steps; `work` is a folder for temporary files."""
     base = f"{name}-base"
     archive = work / "images.tar"
     used = sorted({layer for image in images.TABLE for layer in image.layers})
@@ -36,7 +36,7 @@ def assemble(engine: Engine, name: str, outputs: Mapping[str, Path], work: Path,
 
     try:
         _import(engine, base, lambda out: _write(used, outputs, out), runner)
-        # containerd's unpacking needs a file system that may lie above another overlay; a container's own may not
+        # containerd unpacks with overlayfs, which does not work on top of the container's own overlay: hence the tmpfs
         options = ["--privileged", "--network", "none", "--tmpfs", "/scratch", "--volume", f"{archive}:/images.tar:ro"]
         run("run", "--detach", "--name", CONTAINER, *options, "--entrypoint", "sleep", base, "infinity")
         run("exec", CONTAINER, "/usr/local/lib/node/import-images", "/images.tar")
@@ -48,13 +48,13 @@ def assemble(engine: Engine, name: str, outputs: Mapping[str, Path], work: Path,
 
 
 def _origin(layer: str, outputs: Mapping[str, Path]) -> str:
-    """What a layer is made from: the names of its steps' outputs, which carry the digests of their inputs."""
+    """What a layer is made from: the names of its steps' outputs, which contain the digests of their inputs."""
     steps = set(layers.steps_of(layers.CONTAINER_LAYERS[layer]))
     return ",".join(sorted(outputs[step].name for step in steps)) or "texts"
 
 
 def _write(used: Sequence[str], outputs: Mapping[str, Path], out: tarfile.TarFile) -> None:
-    """The layers first, for the node has hard links into one of them."""
+    """Write all files. The layers come first, because the node has hard links into one of them."""
     for layer in used:
         parts = [*layers.CONTAINER_LAYERS[layer]]
         if layer == "busybox":
@@ -65,7 +65,7 @@ def _write(used: Sequence[str], outputs: Mapping[str, Path], out: tarfile.TarFil
 
 
 def _packages(outputs: Mapping[str, Path]) -> str:
-    """All Debian packages that are in the image, with versions, by the step that took them."""
+    """All Debian packages in the image, with versions, grouped by the step that installed them."""
     lists = {step: folder / "packages.txt" for step, folder in outputs.items()}
     return "".join(f"# {step}\n{file.read_text()}" for step, file in lists.items() if file.exists())
 

@@ -1,4 +1,4 @@
-"""The images on every node, as data: name, layers, what is really inside, and the public image's settings."""
+"""The images on every node: name, layers, the version that is really inside, and the public image's settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Image:
     """A container image: its layers from the bottom up (see layers.py) and the settings of the public image.
 
-    `inside` is the program and version that is really in it; where the tag says another version, `inside` is
-    the truth and the README says why the tag is needed.
+    `inside` is the program and version that is really in it. Where the tag says another version, `inside` is true,
+    and the README says why the tag is needed.
     """
 
     name: str
@@ -76,7 +76,7 @@ _SYSTEM = (
     _kubernetes("kube-apiserver", ("base", "kubernetes")),
     _kubernetes("kube-controller-manager", ("base", "kubernetes")),
     _kubernetes("kube-scheduler", ("base", "kubernetes")),
-    # it calls iptables
+    # kube-proxy calls iptables
     _kubernetes("kube-proxy", ("debian", "kubernetes"), ("/usr/local/bin/kube-proxy",)),
     Image(f"registry.k8s.io/etcd:{versions.ETCD}-0", ("base", "etcd"), f"etcd {versions.ETCD}", ("etcd",)),
     _coredns("1.14.2"),
@@ -149,13 +149,13 @@ TABLE = (*_SYSTEM, *_FOR_MANIFESTS, *_CONFORMANCE)
 """Every image on a node."""
 
 SYSTEM_IMAGES = tuple(image.name for image in _SYSTEM)
-"""Names of the images of which the cluster itself is made."""
+"""Names of the images that the cluster itself needs."""
 
 IMAGES = (*(image.name for image in _FOR_MANIFESTS), PAUSE.name)
 """Names of the images that manifests may use."""
 
 CONFORMANCE_IMAGES = tuple(image.name for image in _CONFORMANCE)
-"""Further names, for the official conformance specs."""
+"""Names of the images that only Kubernetes' conformance specs use."""
 
 STAND_INS = {
     "registry.k8s.io/coredns/coredns:v1.14.2": "kubeadm asks for this tag; the Go module proxy begins at 1.14.3",
@@ -164,4 +164,4 @@ STAND_INS = {
     "registry.k8s.io/e2e-test-images/nginx:1.27-0": "the specs only need two different nginx",
     "registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0": "the specs only need dig and glibc",
 }
-"""The images whose tag is not the version inside, and why they are needed all the same."""
+"""The images whose tag is not the version inside, and why they are needed."""

@@ -14,7 +14,7 @@ LAYERS_FOLDER = "kind/layers"
 
 @dataclass(frozen=True)
 class Root:
-    """A whole root file system, made by this step; its /dev is left out, for a container has one of its own."""
+    """A whole root file system, made by this step; its /dev is left out, because a container has its own."""
 
     step: str
 
@@ -30,7 +30,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Package:
-    """Files of a .deb made available by a step: those whose path begins with one of `paths`."""
+    """Files of a .deb that a step downloads: those whose path begins with one of `paths`."""
 
     step: str
     package: str
@@ -39,7 +39,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Text:
-    """A file of this folder (`source`), or a text given here; versions stand in for `@NAME@` in it."""
+    """A file of this folder (`source`) or a text given here; `@NAME@` in it is replaced by a version."""
 
     path: str
     source: str = ""
@@ -47,13 +47,13 @@ class Text:
     mode: int = 0o644
 
     def content(self) -> str:
-        """The whole text, placeholders filled in."""
+        """The whole text, with its placeholders replaced."""
         return filled((HERE / self.source).read_text() if self.source else self.text)
 
 
 @dataclass(frozen=True)
 class Link:
-    """A symbolic link, or another name of the same file (`hard`, then `target` is a path from the root)."""
+    """A symbolic link, or a hard link (`hard`; then `target` is a path from the root)."""
 
     path: str
     target: str
@@ -80,7 +80,7 @@ _BUSYBOX_USERS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/ho
 KUBERNETES_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl")
 
 CONTAINER_LAYERS: Mapping[str, Sequence[Part]] = {
-    # what a static program may expect around it
+    # what a statically linked program may expect
     "base": [
         Text("etc/passwd", text=_BASE_USERS),
         Text("etc/group", text=_BASE_GROUPS),
@@ -146,7 +146,7 @@ NODE: Sequence[Part] = [
     Root("node"),
     Package("packages", "containerd", ("usr/bin/containerd", "usr/bin/ctr")),
     Package("packages", "containernetworking-plugins", ("usr/lib/cni/",)),
-    # one file for all Kubernetes programs, on the node and in its images: its pages are in memory once
+    # one file for all Kubernetes programs, on the node and in its images, so that it is in memory only once
     Link("usr/bin/kubelet", _KUBE, hard=True),
     Link("usr/bin/kubectl", _KUBE, hard=True),
     Link("usr/local/lib/node/kubeadm", _KUBE, hard=True),
@@ -171,14 +171,14 @@ NODE: Sequence[Part] = [
 
 
 def steps_of(parts: Iterable[Part]) -> Iterator[str]:
-    """The names of the steps whose output these parts take."""
+    """The names of the steps whose output these parts use."""
     for part in parts:
         if isinstance(part, Root | Made | Package):
             yield part.step
 
 
 def filled(text: str) -> str:
-    """A text with versions in the place of `@NAME@`, and the sandbox image in that of `@PAUSE_IMAGE@`."""
+    """The text with `@NAME@` replaced by versions, and `@PAUSE_IMAGE@` by the sandbox image."""
     values = {name: value for name, value in vars(versions).items() if isinstance(value, str)}
     for name, value in {**values, "PAUSE_IMAGE": images.PAUSE.name}.items():
         text = text.replace(f"@{name}@", value)

@@ -14,13 +14,13 @@ from machine import debian
 from node_image.images import Image
 
 MARK = "layer"
-"""The one file in a layer's stand-in: the layer's name, a space, and a digest of what it is made from."""
+"""The only file in a layer's stand-in. It holds the layer's name, a space, and a digest of what it is made from."""
 
 
 def write_layout(images: Sequence[Image], layer_digests: Mapping[str, str], out: Path) -> None:
-    """Write the images as an OCI layout whose layers are stand-ins: a file each that names the real layer.
+    """Write the images as an OCI layout whose layers are stand-ins: each has one file, which names the real layer.
 
-    containerd unpacks the stand-ins; the node puts the real layers in their places when it starts. So no layer is
+    containerd unpacks the stand-ins, and the node replaces them with the real layers when it starts. So no layer is
     packed, hashed, copied or unpacked while the node image is built.
     """
     blobs: dict[str, bytes] = {}

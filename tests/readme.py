@@ -1,6 +1,6 @@
 """The generated parts of the README.
 
-`python -m tests.readme` writes the example test and the reading path again.
+`python -m tests.readme` writes the example test, the reading path and the table of needs again.
 `python -m tests.readme --failure CONTEXT` also runs that test on the cluster of a kube context, in a copy of the
 checkout whose manifest has two replicas, and writes the failure.
 """
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runner.catalogue import TOPICS, WALKTHROUGHS, catalogue
+from runner.catalogue import NEEDS, TOPICS, WALKTHROUGHS, catalogue
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -31,6 +31,7 @@ END = "<!-- end of the {} -->\n"
 BEGIN = {
     "test": "<!-- test: python -m tests.readme -->\n",
     "reading path": "<!-- reading path: python -m tests.readme -->\n",
+    "needs": "<!-- needs: python -m tests.readme -->\n",
     "failure": "<!-- failure: python -m tests.readme --failure CONTEXT -->\n",
 }
 
@@ -60,10 +61,20 @@ def reading_path() -> str:
         if shown := planned.count(False):
             suite, folder = f"suites/test_{name}.py", f"manifests/{name}/"
             number = f"{shown}, counted apart" if topic == WALKTHROUGHS else f"{shown}"
-            rows.append(f"| {topic} | {number} | [{suite}]({suite}) | [{folder}]({folder}) |")
+            manifests = f"[{folder}]({folder})" if Path(ROOT, folder).is_dir() else "none of its own"
+            rows.append(f"| {topic} | {number} | [{suite}]({suite}) | {manifests} |")
     waiting = [f"{topic} ({planned.count(True)})" for topic, planned in topics.items() if any(planned)]
     if waiting:
         rows += ["", f"Planned: {', '.join(waiting)}."]
+    return "\n".join(rows) + "\n"
+
+
+def needs() -> str:
+    """One row for each need: its name in the catalogue and in reports, what it is, and how many behaviors have it."""
+    rows = ["| need | what the cluster must have | behaviors |", "|---|---|---|"]
+    behaviors = [entry for entry in catalogue().values() if not entry.is_walkthrough]
+    for name, what in NEEDS.items():
+        rows.append(f"| `{name}` | {what} | {sum(name in behavior.needs for behavior in behaviors)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -129,7 +140,8 @@ def main() -> None:
     parser.add_argument("--failure", metavar="CONTEXT", help="run the example on this cluster and write its failure")
     context = parser.parse_args().failure
     text = README.read_text(encoding="utf-8")
-    text = written("test", written("reading path", text, reading_path()), example())
+    for name, content in {"test": example(), "reading path": reading_path(), "needs": needs()}.items():
+        text = written(name, text, content)
     if context:
         text = written("failure", text, failure(context))
     README.write_text(text, encoding="utf-8")

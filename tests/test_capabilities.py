@@ -9,7 +9,7 @@ import pytest
 from fixtures.api import Api, ApiRefusal
 from fixtures.fields import Fields
 from fixtures.namespaces import RunId
-from fixtures.nodes import KindNodes
+from fixtures.nodes import SPARE, KindNodes
 from machine.engine import Engine
 from runner import capabilities
 from runner.capabilities import Question, why_missing
@@ -26,14 +26,32 @@ class AllowsEverything:
 RUN = RunId("abc", "host", "1.1")
 
 
+def node(name: str, ready: bool = True, spare: bool = False) -> Fields:
+    condition = {"type": "Ready", "status": "True" if ready else "False"}
+    meta = {"name": name, "labels": {SPARE: ""} if spare else {}}
+    return Fields.of({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": {"conditions": [condition]}})
+
+
 @pytest.mark.parametrize("need", ["cluster-admin", "node-fault"])
 @pytest.mark.parametrize("ours", [True, False])
 def test_rights_on_a_foreign_cluster_are_not_agreement(monkeypatch: pytest.MonkeyPatch, need: str, ours: bool) -> None:
     monkeypatch.setattr(capabilities, "is_ours", lambda _: ours)
+    monkeypatch.setattr(capabilities, "all_nodes", lambda _: [node("spare", spare=True)])
 
     missing = capabilities.CHECKS[need](Question(cast("Api", AllowsEverything()), RUN))
 
     assert (missing is None) is ours
+
+
+def test_a_kept_cluster_of_an_earlier_version_has_no_node_to_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capabilities, "is_ours", lambda _: True)
+    monkeypatch.setattr(capabilities, "all_nodes", lambda _: [node("a"), node("b")])
+
+    missing = capabilities.CHECKS["node-fault"](Question(cast("Api", AllowsEverything()), RUN))
+
+    assert missing == (
+        "it has no spare worker, because an earlier version made it; ./verify --remove, then ./verify makes one"
+    )
 
 
 @pytest.mark.parametrize(("need", "agreed"), [("cluster-admin", True), ("node-fault", False)])
@@ -70,18 +88,14 @@ def test_a_missing_right_is_the_reason_for_a_missing_capability(
     assert missing == "the right to list nodes is missing for this context's user; grant it"
 
 
-def node(name: str, ready: bool = True) -> Fields:
-    condition = {"type": "Ready", "status": "True" if ready else "False"}
-    meta = {"name": name}
-    return Fields.of({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": {"conditions": [condition]}})
-
-
 @pytest.mark.parametrize(
     ("nodes", "remedy"),
     [
         ([node("a"), node("b")], None),
         ([node("a"), node("b", ready=False)], "make b Ready"),
         ([node("a")], "add a worker"),
+        ([node("a"), node("spare", spare=True)], "add a worker"),
+        ([node("a"), node("spare", ready=False, spare=True)], "add a worker"),
     ],
 )
 def test_the_remedy_is_a_worker_that_is_not_ready_or_a_new_one(

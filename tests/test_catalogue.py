@@ -10,6 +10,7 @@ import pytest
 
 from runner.capabilities import CHECKS
 from runner.catalogue import FIXTURES_NEED, NEEDS, TOPICS, Behavior, catalogue, disagreements, parse, undeclared
+from runner.catalogue import test_id as id_without_group
 
 ENTRY = {"id": "objects/a", "topic": "pods", "says": "It does.", "observe": "that it does"}
 
@@ -50,6 +51,12 @@ def test_an_undeclared_need_of_a_fixture_is_found() -> None:
 
     assert list(undeclared(["kube", "run_on_node"], ["objects/a"], behaviors)) == []
     assert list(undeclared(["outside"], ["objects/a"], behaviors)) == ["outside, which needs node-network"]
+
+
+@pytest.mark.parametrize("test", ["suites/test_a.py::test_a", "suites/test_a.py::test_a[b@c]"])
+@pytest.mark.parametrize("group", ["", "@cluster", "@outage"])
+def test_a_test_has_one_id_in_every_group(test: str, group: str) -> None:
+    assert id_without_group(test + group) == test
 
 
 def test_every_need_has_a_check() -> None:

@@ -13,6 +13,7 @@ from fixtures.in_brief import state_of
 from fixtures.inconclusive import Inconclusive, NotObserved
 from fixtures.kube import Kube, forget_reads, lagging, last_read
 from fixtures.patience import Patience
+from runner.evidence import refusal_by_pod_security
 
 Object = dict[str, Any]
 
@@ -368,8 +369,9 @@ def test_pods_that_pod_security_refuses_are_not_observed(kube: Kube, server: Sim
 
     message, seconds = ended(clock, lambda: kube.ready_pods(1, app="web"), NotObserved)
 
-    assert message == "refused by Pod Security: the Pods of ReplicaSet web violate the level restricted:latest"
+    assert message == "refused by Pod Security restricted: the Pods of ReplicaSet web"
     assert seconds < 3
+    assert refusal_by_pod_security(kube) == why
 
 
 def test_a_wait_ends_if_nothing_happens(kube: Kube, server: SimulatedServer, clock: Clock) -> None:

@@ -1,21 +1,19 @@
 """The README's generated parts are up to date. `python -m tests.readme` writes them again."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 
-from tests.readme import README, ROOT, SUITE, TEST, WIDTH, annotated, example, part, reading_path
+from tests.readme import README, ROOT, SUITE, TEST, WIDTH, annotated, example, needs, part, reading_path
 
 ANEW = "write it anew: .venv/bin/python -m tests.readme"
 FAILURE_ANEW = f"{ANEW} --failure CONTEXT (it runs the example on the cluster of that kube context)"
 
 
-def test_the_reading_path_is_that_of_the_catalogue() -> None:
-    assert part("reading path", README.read_text()) == reading_path(), ANEW
-
-
-def test_the_example_is_the_same_as_in_the_suite() -> None:
-    assert part("test", README.read_text()) == example(), ANEW
+@pytest.mark.parametrize(("name", "made"), [("reading path", reading_path), ("needs", needs), ("test", example)])
+def test_a_generated_part_is_up_to_date(name: str, made: Callable[[], str]) -> None:
+    assert part(name, README.read_text()) == made(), ANEW
 
 
 def test_the_failure_has_the_line_number_of_its_quote() -> None:

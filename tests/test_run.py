@@ -342,6 +342,29 @@ def test_a_worker_that_dies_ends_the_run_with_a_report(sample: Sample) -> None:
     assert "crashed" in run.reason("dies")
 
 
+ORDER = """
+@pytest.mark.xdist_group("cluster")
+@shows("a")
+def test_short(): pass
+
+@pytest.mark.starts_first
+@shows("a")
+def test_long(): pass
+
+@pytest.mark.starts_first
+@pytest.mark.xdist_group("outage")
+@shows("a")
+def test_long_in_a_group(): pass
+"""
+
+
+def test_groups_of_tests_that_wait_long_start_first(sample: Sample) -> None:
+    printed = sample(ORDER, "--verbose").printed
+
+    begun = [line.partition("::")[2].split()[0] for line in printed.splitlines() if line.endswith("%]")]
+    assert begun == ["test_long_in_a_group", "test_long", "test_short"]
+
+
 SLOW = '@shows("a")\ndef test_a():\n    import time; time.sleep(2)'
 
 

@@ -8,6 +8,7 @@ from fixtures.api import ApiRefusal
 from fixtures.inconclusive import Inconclusive, NotObserved
 from machine.exits import BROKEN, HOLDS, NOTHING
 from runner.catalogue import Behavior
+from runner.evidence import POD_REFUSED
 from runner.verdicts import Ledger, TestResult, judge, summary
 
 CATALOGUE = {
@@ -63,6 +64,15 @@ def refusal(status: int, message: str = "") -> ApiRefusal:
     return ApiRefusal("GET /x", status, f'{{"message": "{message}"}}')
 
 
+POD_SECURITY = 'pods "web" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
+
+
+def noted(error: Exception, note: str) -> Exception:
+    """The exception, with a note."""
+    error.add_note(note)
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "when", "verdict"),
     [
@@ -78,6 +88,10 @@ def refusal(status: int, message: str = "") -> ApiRefusal:
         (Inconclusive("no client"), "call", "inconclusive"),
         (NotObserved("no worker"), "call", "not observed"),
         (NotObserved("no worker"), "setup", "not observed"),
+        (AssertionError(f"kubectl: {POD_SECURITY}"), "call", "not observed"),
+        (noted(AssertionError("no Pod"), f"{POD_REFUSED}: {POD_SECURITY}"), "call", "not observed"),
+        (noted(Inconclusive("no Pod"), f"{POD_REFUSED}: {POD_SECURITY}"), "setup", "not observed"),
+        (noted(AssertionError("no Pod"), f"last read: {POD_SECURITY}"), "call", "broken"),
     ],
 )
 def test_only_an_assertion_or_a_refusal_in_the_call_breaks(error: Exception, when: Phase, verdict: str) -> None:
