@@ -17,6 +17,8 @@ pytest_plugins = [
     "fixtures.cloud",
     "fixtures.ingress",
     "fixtures.kubectl",
+    "fixtures.shell",
+    "fixtures.storage",
     "runner.capabilities",
     "runner.evidence",
     "runner.run",

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from fixtures.api import Api
 from fixtures.clients import Inside, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Kube, is_ready
 from fixtures.kubectl import Kubectl, PortForward
-from fixtures.manifests import Manifest, load_all
-from fixtures.namespaces import TEST_KUBE, RunId, name_for
+from fixtures.namespaces import in_namespace
 from fixtures.patience import patience
 from fixtures.waiting import eventually
 
 APPLICATION = "application/pacman.yaml"
 SCORE = "4711"
-
-
-def in_namespace(kube: Kube) -> list[Manifest]:
-    """The whole file, with this namespace and the run's labels in the place of the namespace pacman."""
-    documents = load_all(APPLICATION)
-    for document in documents:
-        if document["kind"] == "Namespace":
-            document["metadata"] = {"name": kube.namespace, "labels": kube.run_labels}
-        else:
-            document["metadata"]["namespace"] = kube.namespace
-    return documents
 
 
 def url(kube: Kube) -> str:
@@ -45,21 +30,11 @@ def post(kube: Kube, inside: Inside, score: str) -> None:
             assert reply.status == 200, f"posting the score: {reply}"
 
 
-@pytest.fixture
-def made_by_the_test(request: pytest.FixtureRequest, api: Api, run_id: RunId) -> Iterator[Kube]:
-    """The verbs in a namespace that the test makes itself; the namespace goes when the test ends."""
-    kube = Kube(api, name_for(request.node.name), run_id.labels)
-    request.node.stash[TEST_KUBE] = kube
-    yield kube
-    if kube.exists("Namespace", kube.namespace):
-        kube.delete("Namespace", kube.namespace)
-
-
 @pytest.mark.behavior("state-and-ingress/application-from-one-file")
 def test_one_file_makes_a_whole_application(kubectl: Kubectl, made_by_the_test: Kube, inside: Inside) -> None:
     """`kubectl create -f` makes all that a file holds: here a namespace and in it an application that works."""
     kube = made_by_the_test
-    file = in_namespace(kube)
+    file = in_namespace(APPLICATION, kube)
 
     done = kubectl("create", "--namespace", kube.namespace, "-f", "-", input=file)
 
@@ -77,7 +52,7 @@ def test_one_file_makes_a_whole_application(kubectl: Kubectl, made_by_the_test: 
 @pytest.fixture
 def front_end(kube: Kube, inside: Inside) -> Fields:
     """The front end's Pod. The application runs, and a score has been posted."""
-    kube.apply(in_namespace(kube))
+    kube.apply(in_namespace(APPLICATION, kube))
     kube.ready_pods(1, name="mongo")
     (pod,) = kube.ready_pods(1, name="pacman")
     post(kube, inside, SCORE)
@@ -134,7 +109,7 @@ def replies_of(inside: Inside, urls: str) -> list[tuple[str, str]]:
 @pytest.fixture
 def lone_front_end(kube: Kube, inside: Inside) -> None:
     """The front end without its database, which its first page does not need; it serves."""
-    kube.apply([document for document in in_namespace(kube) if document["metadata"]["name"] == "pacman"])
+    kube.apply([document for document in in_namespace(APPLICATION, kube) if document["metadata"]["name"] == "pacman"])
     kube.ready_pods(1, name="pacman")
     for look in eventually(within=patience.names_follow):
         with look:

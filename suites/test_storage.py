@@ -14,14 +14,12 @@ from fixtures.fields import Fields
 from fixtures.inconclusive import NotObserved
 from fixtures.kube import Kube
 from fixtures.manifests import Manifest, load_all
-from fixtures.namespaces import MANAGED_BY, temporarily_patched
+from fixtures.namespaces import temporarily_patched
 from fixtures.patience import patience
+from fixtures.storage import move_default
 from fixtures.waiting import eventually, throughout
 
 VOLUME, PVC = "PersistentVolume", "PersistentVolumeClaim"
-
-#: The annotation that is "true" on the StorageClass for PVCs that name no class.
-DEFAULT = "storageclass.kubernetes.io/is-default-class"
 
 
 def phases(kube: Kube, kind: str) -> dict[str, str | None]:
@@ -332,18 +330,6 @@ def test_a_pod_cannot_leave_its_local_volume(kube: Kube, user: Manifest, workers
 
 
 @pytest.fixture
-def default_class(kube: Kube) -> Fields:
-    """The cluster's own default StorageClass; the newest if there are several."""
-    for look in eventually(within=patience.other_run):
-        with look:
-            own = [it for it in kube.list("StorageClass") if not MANAGED_BY.items() <= it.metadata.labels.items()]
-            defaults = [it for it in own if it.metadata.annotations.get(DEFAULT) == "true"]
-            assert defaults
-    newest: Fields = max(defaults, key=lambda it: str(it.metadata.creationTimestamp))
-    return newest
-
-
-@pytest.fixture
 def dynamic(kube: Kube, default_class: Fields) -> Iterator[tuple[Manifest, Manifest]]:
     """A PVC and a Pod for a class like the default one that waits for the first consumer, and names the volume's folder.
 
@@ -500,33 +486,6 @@ def test_a_pvc_of_another_namespace_is_not_found(kube: Kube, elsewhere: tuple[Ma
 
 
 # --- the default class
-
-
-def is_default(answer: str) -> Manifest:
-    """The document's patch: `{"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}`."""
-    return {"metadata": {"annotations": {DEFAULT: answer}}}
-
-
-def move_default(kube: Kube, old: str, new: str) -> None:
-    """Make the class `new` the default instead of `old`, in this order, because other tests always need a default."""
-    kube.patch("StorageClass", new, is_default("true"))
-    kube.patch("StorageClass", old, is_default("false"))
-
-
-@pytest.fixture
-def two_classes(kube: Kube, default_class: Fields) -> Iterator[tuple[str, str]]:
-    """The names of the cluster's default class, which is restored at the end, and of a newer one that does the same.
-
-    The newer one stays until the end of the run, because a PVC of another test may have got it meanwhile.
-    """
-    newer, _ = load_all("storage/csi-hostpath-sc.yaml")
-    newer["metadata"]["name"] = kube.namespace
-    for field in ("provisioner", "parameters", "volumeBindingMode", "reclaimPolicy", "mountOptions"):
-        newer[field] = getattr(default_class, field)
-    with temporarily_patched(kube, "StorageClass", default_class.metadata.name, is_default("true")):
-        kube.create(newer)
-        yield default_class.metadata.name, kube.namespace
-        move_default(kube, kube.namespace, default_class.metadata.name)
 
 
 def class_of_a_new_pvc(kube: Kube) -> str | None:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runner.catalogue import NEEDS, TOPICS, catalogue
+from runner.catalogue import NEEDS, TOPICS, WALKTHROUGHS, catalogue
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -60,8 +60,9 @@ def reading_path() -> str:
         name = topic.replace(" ", "_")
         if shown := planned.count(False):
             suite, folder = f"suites/test_{name}.py", f"manifests/{name}/"
+            number = f"{shown}, counted apart" if topic == WALKTHROUGHS else f"{shown}"
             manifests = f"[{folder}]({folder})" if Path(ROOT, folder).is_dir() else "none of its own"
-            rows.append(f"| {topic} | {shown} | [{suite}]({suite}) | {manifests} |")
+            rows.append(f"| {topic} | {number} | [{suite}]({suite}) | {manifests} |")
     waiting = [f"{topic} ({planned.count(True)})" for topic, planned in topics.items() if any(planned)]
     if waiting:
         rows += ["", f"Planned: {', '.join(waiting)}."]
@@ -71,8 +72,9 @@ def reading_path() -> str:
 def needs() -> str:
     """One row for each need: its name in the catalogue and in reports, what it is, and how many behaviors have it."""
     rows = ["| need | what the cluster must have | behaviors |", "|---|---|---|"]
+    behaviors = [entry for entry in catalogue().values() if not entry.is_walkthrough]
     for name, what in NEEDS.items():
-        rows.append(f"| `{name}` | {what} | {sum(name in behavior.needs for behavior in catalogue().values())} |")
+        rows.append(f"| `{name}` | {what} | {sum(name in behavior.needs for behavior in behaviors)} |")
     return "\n".join(rows) + "\n"
 
 

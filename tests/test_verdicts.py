@@ -257,7 +257,27 @@ def test_the_summary_has_the_reasons_of_behaviors_that_do_not_hold() -> None:
     ledger.catalogue = CATALOGUE | catalogue
 
     assert summary(ledger.verdicts()) == [
-        "1 holds, 1 broken, 2 not observed (1 more are planned)",
+        "1 of 4 behaviors hold, 1 broken, 2 not observed (1 more are planned)",
         "  broken: objects/b, u: E  two Pods, not three",
         "  not observed: the cluster lacks storage: objects/c, objects/d",
     ]
+
+
+def test_walkthroughs_are_counted_apart() -> None:
+    names = ("objects/a", "walkthroughs/a", "walkthroughs/b")
+    ledger = ledger_of(
+        report("t", ["objects/a"]),
+        report("u", ["walkthroughs/a"]),
+        report("v", ["walkthroughs/b"], "failed", why="E  x"),
+    )
+    ledger.catalogue = {name: Behavior(name, "pods", "It does.", "that it does") for name in names}
+
+    assert summary(ledger.verdicts()) == [
+        "1 of 1 behaviors hold; 1 of 2 walkthroughs hold, 1 broken",
+        "  broken: walkthroughs/b, v: E  x",
+    ]
+    assert ledger.exit_code() == BROKEN
+
+
+def test_a_run_without_a_verdict_says_so() -> None:
+    assert summary([]) == ["0 of 0 behaviors hold"]

@@ -51,6 +51,7 @@ BY_NAME = (
     "objects/externalname-is-a-cname",
     "state-and-ingress/own-dns-name",
     "state-and-ingress/application-from-one-file",
+    "walkthroughs/objects-cluster-ip",
 )
 
 #: The behaviors whose fixtures send a request to the application's front end by its name.
@@ -58,6 +59,7 @@ SET_UP_BY_NAME = (
     "state-and-ingress/score-survives-the-database-pod",
     "state-and-ingress/front-end-scales-to-ten",
     "state-and-ingress/port-forward",
+    "walkthroughs/state-and-ingress-game",
 )
 
 PLAIN = Expected(not_observed=(*BARE, *NOT_AGREED))
