@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from kubernetes.client.rest import RESTClientObject
 from urllib3 import PoolManager, Timeout
 
 from fixtures.api import Api, ApiRefusal
@@ -20,11 +19,12 @@ from fixtures.clients import Inside
 from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.inconclusive import NotObserved
-from fixtures.kube import Changes, Kube, is_ready
+from fixtures.kube import Kube, is_ready
 from fixtures.manifests import load, load_all
 from fixtures.namespaces import RunId, make, name_for
 from fixtures.nodes import is_control_plane, is_ours
 from fixtures.patience import patience
+from fixtures.record import Change
 from fixtures.waiting import eventually, throughout
 from machine.output import Output
 
@@ -453,6 +453,13 @@ class Answer:
     body: str
 
 
+def pool_of(configuration: Any) -> PoolManager:
+    """The connections that the official client makes with a configuration: its certificates and its proxy."""
+    from kubernetes.client.rest import RESTClientObject
+
+    return RESTClientObject(configuration).pool_manager
+
+
 @dataclass(frozen=True)
 class ByHand:
     """HTTPS requests to the API server with nothing between: the kubeconfig's address, its certificates, and these headers."""
@@ -468,14 +475,14 @@ class ByHand:
         configuration = api.client.configuration
         token = configuration.auth_settings().get("BearerToken")
         headers = {"Authorization": str(token["value"])} if token else {}
-        return cls(api.address, RESTClientObject(configuration).pool_manager, headers)
+        return cls(api.address, pool_of(configuration), headers)
 
     @classmethod
     def of_a_stranger(cls, api: Api) -> ByHand:
         """The same requests without any credential."""
         configuration = copy.deepcopy(api.client.configuration)
         configuration.cert_file = configuration.key_file = None
-        return cls(api.address, RESTClientObject(configuration).pool_manager, {})
+        return cls(api.address, pool_of(configuration), {})
 
     def with_token(self, token: str) -> ByHand:
         """The same requests with this token."""
@@ -611,7 +618,7 @@ STEPS: Mapping[str, Callable[[Fields], bool]] = {
 }
 
 
-def steps_in(changes: Changes) -> list[str]:
+def steps_in(changes: Sequence[Change]) -> list[str]:
     """The steps that these changes show, each where it is seen first."""
     return list(dict.fromkeys(step for it in changes for step, taken in STEPS.items() if taken(it.object)))
 

@@ -7,12 +7,11 @@ from datetime import datetime
 from ipaddress import ip_address, ip_network
 
 import pytest
-from kubernetes.utils.quantity import parse_quantity
 
 from fixtures.api import API_VERSIONS, ApiRefusal, refused
 from fixtures.clients import Inside, Outside
 from fixtures.counting import exactly
-from fixtures.fields import Fields
+from fixtures.fields import Fields, quantity
 from fixtures.kube import APPLY, Changes, Kube
 from fixtures.kubectl import Kubectl
 from fixtures.manifests import Manifest, load, load_all, names
@@ -562,7 +561,7 @@ def test_the_helper_reads_the_applications_file_and_port(kube: Kube, storage_pod
 @pytest.fixture
 def over_half_of_a_node(kube: Kube, nodes: list[Fields]) -> dict[str, str]:
     """Just over half of the memory of the largest node; some node has room for one container that requests it."""
-    largest = max(parse_quantity(node.status.allocatable["memory"]) for node in nodes)
+    largest = max(quantity(node.status.allocatable["memory"]) for node in nodes)
     requests = {"memory": str(int(largest / 2) + 1)}
     kube.create(sidecar_pod("main-alone", requests, containers=1))
     pods_with_a_node(kube)

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from itertools import takewhile
 
 import pytest
-from kubernetes.utils.quantity import parse_quantity
 
 from fixtures.api import refused
 from fixtures.counting import exactly
-from fixtures.fields import Fields
+from fixtures.fields import Fields, quantity
 from fixtures.kube import Kube, is_ready
 from fixtures.manifests import Manifest, load
 from fixtures.nodes import is_control_plane
@@ -458,8 +457,8 @@ def large_pod(kube: Kube, workers: list[Fields]) -> Fields:
     resource = "ephemeral-storage"
     if not all(resource in node.status.allocatable for node in workers):
         resource = "memory"
-    smallest = min(workers, key=lambda node: parse_quantity(node.status.allocatable[resource]))
-    amount = int(parse_quantity(smallest.status.allocatable[resource]) * 6 / 10)
+    smallest = min(workers, key=lambda node: quantity(node.status.allocatable[resource]))
+    amount = int(quantity(smallest.status.allocatable[resource]) * 6 / 10)
     manifest = load("replicasets/large-pods.yaml")
     pod = manifest["spec"]["template"]["spec"]
     pod["nodeSelector"] = {"kubernetes.io/hostname": smallest.metadata.labels["kubernetes.io/hostname"]}

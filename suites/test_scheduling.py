@@ -7,7 +7,6 @@ from decimal import Decimal
 from itertools import combinations
 
 import pytest
-from kubernetes.utils.quantity import parse_quantity
 
 from fixtures.fields import Fields
 from fixtures.inconclusive import Inconclusive, NotObserved
@@ -18,6 +17,13 @@ from fixtures.waiting import eventually, throughout
 
 #: The label that names a node. Selectors and affinities use it.
 HOSTNAME = "kubernetes.io/hostname"
+
+
+def parse_quantity(written: object) -> Decimal:
+    """A quantity of Kubernetes ("500m", "2Gi") as a number."""
+    from kubernetes.utils import quantity
+
+    return Decimal(quantity.parse_quantity(written))
 
 
 def hostname(node: Fields) -> str:

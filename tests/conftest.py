@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+# Functions import it when they need it. No test that has replaced the clock or the environment must be the first to do so.
+import kubernetes  # noqa: F401, TID253
 import pytest
 
 

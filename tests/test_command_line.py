@@ -6,9 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fixtures.api import Connection
+from machine.exits import CannotRun
+from runner.cluster import ANSWERS_WITHIN, check, find_context
+from runner.options import check_usage
+from runner.run import NEEDED_RIGHTS
 from tests.stub_cluster import StubCluster, kubeconfig
 
 Verify = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -48,6 +54,13 @@ def stub() -> Iterator[StubCluster]:
     cluster.close()
 
 
+@pytest.fixture
+def nothing_on_the_path(tmp_path: Path) -> str:
+    """A PATH without any program."""
+    (tmp_path / "empty").mkdir()
+    return str(tmp_path / "empty")
+
+
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -61,54 +74,70 @@ def test_an_unknown_context_is_named_with_the_existing_ones(verify: Verify, tmp_
 
 
 @pytest.mark.parametrize("content", [None, "}{ no yaml", ""])
-def test_an_unreadable_kubeconfig_is_named(verify: Verify, tmp_path: Path, content: str | None) -> None:
+def test_an_unreadable_kubeconfig_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    path = tmp_path / "kubeconfig"
     if content is not None:
-        (tmp_path / "kubeconfig").write_text(content)
+        path.write_text(content)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    # The client has read the variable when it was imported.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
 
-    done = verify("--context", "nowhere")
+    with pytest.raises(CannotRun, match="is not readable") as refusal:
+        find_context("nowhere")
 
-    assert done.returncode == 4
-    assert str(tmp_path / "kubeconfig") in the_one_line(done)
+    assert refusal.value.exit_code == 4
+    (line,) = str(refusal.value).splitlines()
+    assert str(path) in line
 
 
-def test_a_cluster_that_does_not_answer_is_named_with_its_address(verify: Verify, tmp_path: Path) -> None:
-    kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:1")
+def refusal_of(server: str, folder: Path) -> str:
+    """The line with which a run on this cluster ends before its tests."""
+    kubeconfig(folder / "kubeconfig", server)
+    with pytest.raises(CannotRun) as refusal:
+        check(Connection(str(folder / "kubeconfig"), "there"), NEEDED_RIGHTS)
+    assert refusal.value.exit_code == 11
+    (line,) = str(refusal.value).splitlines()
+    return line
 
-    done = verify("--context", "there")
 
-    assert done.returncode == 11
-    assert "http://127.0.0.1:1 does not answer: " in the_one_line(done)
+def test_a_cluster_that_does_not_answer_is_named_with_its_address(tmp_path: Path) -> None:
+    assert refusal_of("http://127.0.0.1:1", tmp_path).startswith("http://127.0.0.1:1 does not answer: ")
+
+
+def test_a_cluster_that_is_too_old_is_refused(tmp_path: Path, stub: StubCluster) -> None:
+    stub.version = {"major": "1", "minor": "28+", "gitVersion": "v1.28.1"}
+
+    line = refusal_of(stub.address, tmp_path)
+
+    assert line == f"{stub.address} runs Kubernetes v1.28.1; 1.33 or newer is needed"
+
+
+def test_refused_credentials_are_named(tmp_path: Path, stub: StubCluster) -> None:
+    refused = {"kind": "Status", "reason": "Unauthorized", "message": "Unauthorized"}
+    stub.answers["GET", "/version"] = (401, refused)
+
+    assert refusal_of(stub.address, tmp_path) == f"{stub.address} refuses the credentials: 401 Unauthorized"
+
+
+def test_a_missing_right_is_named(tmp_path: Path, stub: StubCluster) -> None:
+    stub.answers["POST", REVIEWS] = (201, {"kind": "SelfSubjectAccessReview", "status": {"allowed": False}})
+
+    line = refusal_of(stub.address, tmp_path)
+
+    assert line == f"{stub.address}: the right to create namespaces is missing for this context's user"
 
 
 def test_a_cluster_without_an_answer_is_given_up_within_ten_seconds(verify: Verify, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        done = verify("--context", "there")
+        done = verify("--context", "there", "--patience", "0.1")
 
     assert done.returncode == 11
-    assert "does not answer: no answer within 9 s" in the_one_line(done)
-
-
-def test_refused_credentials_are_named(verify: Verify, tmp_path: Path, stub: StubCluster) -> None:
-    refused = {"kind": "Status", "reason": "Unauthorized", "message": "Unauthorized"}
-    stub.answers["GET", "/version"] = (401, refused)
-    kubeconfig(tmp_path / "kubeconfig", stub.address)
-
-    done = verify("--context", "there")
-
-    assert done.returncode == 11
-    assert the_one_line(done) == f"kubehave: {stub.address} refuses the credentials: 401 Unauthorized"
-
-
-def test_a_missing_right_is_named(verify: Verify, tmp_path: Path, stub: StubCluster) -> None:
-    stub.answers["POST", REVIEWS] = (201, {"kind": "SelfSubjectAccessReview", "status": {"allowed": False}})
-    kubeconfig(tmp_path / "kubeconfig", stub.address)
-
-    done = verify("--context", "there")
-
-    assert done.returncode == 11
-    line = the_one_line(done)
-    assert line == f"kubehave: {stub.address}: the right to create namespaces is missing for this context's user"
+    assert "does not answer: no answer within 0.9 s" in the_one_line(done)
+    assert ANSWERS_WITHIN < 10
 
 
 def test_loopback_is_not_reached_through_a_proxy(verify: Verify, tmp_path: Path, stub: StubCluster) -> None:
@@ -118,45 +147,65 @@ def test_loopback_is_not_reached_through_a_proxy(verify: Verify, tmp_path: Path,
 
     done = verify("--context", "there", **proxy, NO_PROXY="example.com", no_proxy="example.com")
 
+    assert done.returncode == 11
     assert "the right to create namespaces is missing" in the_one_line(done)
 
 
-@pytest.mark.parametrize(
-    ("args", "complaint"),
-    [
-        (["suites/test_pds.py"], "no such file or folder: suites/test_pds.py"),
-        (["--patience", "0"], "--patience must be a number above 0"),
-        (["--context", "x", "--keep"], "--keep and --node-image are for the run's own cluster"),
-        (["--keep-namespaces", "always"], "--keep-namespaces needs --keep or --context"),
-    ],
-)
-def test_a_usage_error_is_reported_before_anything_is_created(verify: Verify, args: list[str], complaint: str) -> None:
-    done = verify(*args)
+def test_a_usage_error_is_reported_before_anything_is_created(verify: Verify) -> None:
+    done = verify("suites/test_pds.py")
 
     assert done.returncode == 4
-    assert complaint in the_one_line(done)
+    assert the_one_line(done) == "kubehave: no such file or folder: suites/test_pds.py"
 
 
-def test_without_an_engine_and_with_no_install_a_line_names_the_remedy(verify: Verify, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"patience": 0}, "--patience must be a number above 0"),
+        ({"context": "x", "keep": True}, "--keep and --node-image are for the run's own cluster"),
+        ({"context": "x", "node_image": "y"}, "--keep and --node-image are for the run's own cluster"),
+        ({"allow_cluster_scoped_changes": True}, "--allow-cluster-scoped-changes needs --context"),
+        ({"keep_namespaces": "always"}, "--keep-namespaces needs --keep or --context"),
+    ],
+)
+def test_options_that_exclude_each_other_are_a_usage_error(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], complaint: str
+) -> None:
+    for name, value in options.items():
+        monkeypatch.setattr(pytestconfig.option, name, value)
 
-    done = verify("--no-install", PATH=str(tmp_path / "empty"))
+    with pytest.raises(CannotRun, match=complaint) as refusal:
+        check_usage(pytestconfig)
+
+    assert refusal.value.exit_code == 4
+
+
+def test_without_an_engine_and_with_no_install_a_line_names_the_remedy(
+    verify: Verify, nothing_on_the_path: str
+) -> None:
+    done = verify("--no-install", PATH=nothing_on_the_path)
 
     assert done.returncode == 12
     assert "podman" in the_one_line(done)
 
 
-@pytest.mark.parametrize("option", ["--help", "--setup-plan"])
-def test_options_that_only_print_contact_nothing(verify: Verify, tmp_path: Path, option: str) -> None:
-    (tmp_path / "empty").mkdir()
-
-    done = verify(option, "suites", PATH=str(tmp_path / "empty"))
+def test_help_contacts_nothing(verify: Verify, nothing_on_the_path: str) -> None:
+    done = verify("--help", "suites", PATH=nothing_on_the_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_list_images_prints_what_a_mirror_needs(verify: Verify) -> None:
-    done = verify("--list-images")
+def test_the_plan_of_all_suites_contacts_nothing_and_agrees_with_the_catalogue(
+    verify: Verify, nothing_on_the_path: str
+) -> None:
+    done = verify("--setup-plan", "suites", PATH=nothing_on_the_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "suites/test_statefulsets.py::" in done.stdout
+
+
+def test_list_images_contacts_nothing_and_prints_what_a_mirror_needs(verify: Verify, nothing_on_the_path: str) -> None:
+    done = verify("--list-images", PATH=nothing_on_the_path)
 
     images = done.stdout.split()
     assert done.returncode == 0

@@ -1,8 +1,10 @@
 """A misspelled field is an error, and is never taken for an absent one."""
 
+from decimal import Decimal
+
 import pytest
 
-from fixtures.fields import Fields, misspelled, plain
+from fixtures.fields import Fields, misspelled, plain, quantity
 
 DEPLOYMENT = {
     "apiVersion": "apps/v1",
@@ -72,3 +74,8 @@ def test_misspelled_finds_fields_at_any_depth() -> None:
         "spec.externalTrafficPilicy": "no such field; did you mean externalTrafficPolicy?",
         "spec.ports.1.targetport": "no such field; did you mean targetPort?",
     }
+
+
+@pytest.mark.parametrize(("text", "number"), [("500m", "0.5"), ("1Ki", "1024"), ("3", "3")])
+def test_a_quantity_is_a_number(text: str, number: str) -> None:
+    assert quantity(text) == Decimal(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ COUNT = "raises ValueError, which is no verdict; write `exactly(n, ...)`"
 FIRST = "raises IndexError, which is no verdict; write `(thing,) = exactly(1, ...)`"
 
 
+#: The syntax tree of a module. Several tests look at the same modules.
+parsed = cache(ast.parse)
+
+
 def files(root: Path, *folders: str) -> dict[str, str]:
     """The Python files of these folders, by their path in the checkout."""
     found = (path for folder in folders for path in sorted((root / folder).glob("*.py")))
@@ -49,7 +54,7 @@ def tuples(*sources: str) -> set[str]:
     return {
         node.name
         for source in sources
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.FunctionDef) and _returns_tuple(node)
     }
 
@@ -117,7 +122,7 @@ def _flaw(node: ast.AST, fixed: set[str]) -> str | None:
 def hidden_assertions(source: str, label: str, fixed: set[str]) -> Iterator[str]:
     """Every hidden assertion: its file, line and code, and the remedy."""
     lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if flaw := _flaw(node, OF_FIXED_LENGTH | fixed):
             line = getattr(node, "lineno", 0)
             yield f"{label}:{line}: {lines[line - 1].strip()}: {flaw}"
@@ -125,7 +130,7 @@ def hidden_assertions(source: str, label: str, fixed: set[str]) -> Iterator[str]
 
 def suite_tests(source: str) -> Iterator[ast.FunctionDef]:
     """The tests of a suite."""
-    for node in ast.parse(source).body:
+    for node in parsed(source).body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             yield node
 
@@ -138,8 +143,8 @@ def body_lines(test: ast.FunctionDef) -> int:
 
 def sleeps(source: str) -> Iterator[int]:
     """The lines on which a module sleeps or imports what would."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and ast.unparse(node) == "time.sleep":
+    for node in ast.walk(parsed(source)):
+        if isinstance(node, ast.Attribute) and node.attr == "sleep" and ast.unparse(node) == "time.sleep":
             yield node.lineno
         if isinstance(node, ast.ImportFrom) and node.module == "time" and "sleep" in [name.name for name in node.names]:
             yield node.lineno

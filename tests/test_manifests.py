@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fixtures.fields import misspelled
-from fixtures.manifests import FOLDER, images_of, load_all, names
+from fixtures.manifests import FOLDER, Loader, images_of, load_all, names
 from node_image.images import IMAGES
 
 #: A tag that names one version: at least major and minor, and no word such as `latest`.
@@ -33,13 +33,13 @@ def line_of(text: str, document: int, path: tuple[str | int, ...]) -> int:
 
 
 def misspelled_lines(text: str, label: str) -> Iterator[str]:
-    for number, document in enumerate(yaml.safe_load_all(text)):
+    for number, document in enumerate(yaml.load_all(text, Loader)):
         for path, why in misspelled(document):
             yield f"{label}:{line_of(text, number, path)}: {path[-1]}: {why}"
 
 
 def unpinned_lines(text: str, label: str) -> Iterator[str]:
-    for document in yaml.safe_load_all(text):
+    for document in yaml.load_all(text, Loader):
         for image in images_of(document):
             if not PINNED.search(image):
                 line = next(n for n, content in enumerate(text.splitlines(), 1) if image in content)

@@ -1,16 +1,20 @@
-"""Whole runs of sample suites on a simulated cluster: how they end, and what is in the report."""
+"""Whole runs of sample suites on a simulated cluster: how they end, and what is in the report.
+
+A run takes the machine about a second, so tests about the same run share it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -110,10 +114,10 @@ Sample = Callable[..., Ended]
 def sample(tmp_path: Path, stub: StubCluster) -> Sample:
     """`sample(code, *args)`: run a suite with this code."""
 
-    def run(code: str, *args: str, timeout: float = 60, server: str | None = None, **needs: list[str]) -> Ended:
+    def run(code: str, *args: str, timeout: float = 60, **needs: list[str]) -> Ended:
         if not (tmp_path / "suites").exists():
             write_sample(tmp_path, code, needs, timeout)
-        return ended(tmp_path, start(tmp_path, server or stub.address, *args))
+        return ended(tmp_path, start(tmp_path, stub.address, *args))
 
     return run
 
@@ -246,39 +250,101 @@ def test_inconclusive_tests_are_errors_in_junit(outcomes: Ended) -> None:
     assert suite.get("errors") == str(sum(found == ["error"] for found in tags.values()))
 
 
-TWO_TESTS = """
+CHOICE = """
 @shows("a")
 @pytest.mark.parametrize("n", [1, 2])
 def test_one(n): pass
 
 @shows("a")
 def test_other(): pass
+
+@shows("b")
+@pytest.mark.parametrize("n", [1, 2])
+def test_two(n): pass
 """
 
 
-def test_all_tests_of_a_behavior_make_it_hold(sample: Sample) -> None:
-    run = sample(TWO_TESTS)
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory, stub: StubCluster) -> Ended:
+    """A run of all tests of a, and of one test of b. Its report is in a folder `elsewhere`."""
+    folder = tmp_path_factory.mktemp("chosen")
+    write_sample(folder, CHOICE, {})
+    run = ended(folder, start(folder, stub.address, "-k", "not two[2]", "--report", str(folder / "elsewhere")))
+    return replace(run, report=folder / "elsewhere")
 
-    assert (run.code, run.verdicts()) == (0, {"a": "holds"})
-    assert run.json["run"]["exit_code"] == 0
+
+def test_all_tests_of_a_behavior_make_it_hold(chosen: Ended) -> None:
+    assert (chosen.code, chosen.verdicts()["a"]) == (0, "holds")
+    assert chosen.json["run"]["exit_code"] == 0
 
 
-@pytest.mark.parametrize("args", [["-k", "one"], ["suites/test_sample.py::test_one"]])
-def test_a_behavior_that_was_looked_at_in_part_does_not_hold(sample: Sample, args: list[str]) -> None:
-    run = sample(TWO_TESTS, *args)
+def test_a_behavior_that_was_looked_at_in_part_does_not_hold(chosen: Ended) -> None:
+    assert (chosen.code, chosen.verdicts()["b"]) == (0, "in part")
+    assert chosen.reason("b") == "1 of 2 tests ran"
 
-    assert (run.code, run.verdicts()) == (0, {"a": "in part"})
+
+def test_the_report_is_in_the_requested_folder(chosen: Ended) -> None:
+    assert (chosen.report / "behaviors.json").exists()
+    assert (chosen.report / "junit.xml").exists()
+    assert not (chosen.report.parent / "report").exists()
+
+
+def test_every_run_writes_a_report_and_keeps_the_last_one_with_verdicts(
+    sample: Sample, chosen: Ended, tmp_path: Path
+) -> None:
+    shutil.copytree(chosen.report, tmp_path / "report")
+
+    for args, reason in {
+        ("--patience", "0"): "--patience must be a number above 0",
+        ("--no-such-option",): "usage error",
+        ("-k", "one and"): "usage error",
+    }.items():
+        run = sample(CHOICE, *args)
+        assert run.code == 4
+        assert run.json["run"]["exit_code"] == 4
+        assert reason in run.json["run"]["reason"]
+        assert not run.json["behaviors"]
+    previous = json.loads((run.report / "previous" / "behaviors.json").read_text())
+    assert [row["verdict"] for row in previous["behaviors"]] == ["holds", "in part"]
+    assert (run.report / "previous" / "junit.xml").exists()
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+    """A run on a cluster that has one node, which is not Ready, and that never deletes a namespace."""
+    status = {"conditions": [{"type": "Ready", "status": "False"}]}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "lame"}, "status": status}
+    cluster = StubCluster(nodes=[node], keeps_namespaces=True)
+    folder = tmp_path_factory.mktemp("troubled")
+    write_sample(folder, '@shows("a")\ndef test_a(kube): pass', {})
+    with (folder / "conftest.py").open("a") as conftest:
+        conftest.write(
+            "from fixtures.patience import Budget, Patience\nPatience.namespace_goes = Budget(1, 'namespace_goes')\n"
+        )
+    yield ended(folder, start(folder, cluster.address))
+    cluster.close()
+
+
+def test_leftovers_have_their_own_exit_code(troubled: Ended) -> None:
+    assert (troubled.code, troubled.verdicts()) == (13, {"a": "holds"})
+    assert troubled.json["run"]["left_behind"]
+
+
+def test_a_node_that_is_not_ready_is_named_once(troubled: Ended) -> None:
+    assert troubled.printed.count("node lame is not Ready") == 1
+    assert troubled.json["run"]["nodes_left_out"] == ["node lame is not Ready: tests leave it out"]
+
+
+def test_tests_that_are_named_show_their_behaviors_in_part(sample: Sample) -> None:
+    run = sample(CHOICE, "suites/test_sample.py::test_one", "suites/test_sample.py::test_two[1]")
+
+    assert (run.code, run.verdicts()) == (0, {"a": "in part", "b": "in part"})
     assert run.reason("a") == "2 of 3 tests ran"
-
-
-def test_one_parameter_is_one_test(sample: Sample) -> None:
-    run = sample(TWO_TESTS, "suites/test_sample.py::test_one[1]")
-
-    assert run.reason("a") == "1 of 3 tests ran"
+    assert run.reason("b") == "1 of 2 tests ran"
 
 
 def test_a_run_without_chosen_tests_is_no_success(sample: Sample) -> None:
-    run = sample(TWO_TESTS, "-k", "nothing_like_this")
+    run = sample(CHOICE, "-k", "nothing_like_this")
 
     assert (run.code, run.verdicts()) == (5, {})
 
@@ -297,9 +363,9 @@ def test_with_require_all_not_observed_is_an_error(sample: Sample) -> None:
 
 
 def test_a_set_up_without_a_call_shows_nothing(sample: Sample) -> None:
-    run = sample(TWO_TESTS, "--setup-only")
+    run = sample(CHOICE, "--setup-only")
 
-    assert (run.code, run.verdicts()) == (1, {"a": "inconclusive"})
+    assert (run.code, run.verdicts()) == (1, {"a": "inconclusive", "b": "inconclusive"})
 
 
 STOPS_EARLY = """
@@ -365,86 +431,22 @@ def test_groups_of_tests_that_wait_long_start_first(sample: Sample) -> None:
     assert begun == ["test_long_in_a_group", "test_long", "test_short"]
 
 
-def test_a_group_of_tests_counts_as_these_tests(sample: Sample) -> None:
-    assert sample(ORDER, "-n", "2", "--dist", "loadgroup").verdicts() == {"a": "holds"}
+SLOW = """
+import time
+
+@shows("within")
+def test_within(): time.sleep(0.6)
+
+@shows("beyond")
+def test_beyond(): time.sleep(60)
+"""
 
 
-SLOW = '@shows("a")\ndef test_a():\n    import time; time.sleep(2)'
+def test_patience_multiplies_the_time_limit_of_a_test(sample: Sample) -> None:
+    run = sample(SLOW, "--patience", "6", timeout=0.5)
 
-
-@pytest.mark.parametrize(("patience", "verdict"), [("1", "inconclusive"), ("5", "holds")])
-def test_patience_multiplies_the_time_limit_of_a_test(sample: Sample, patience: str, verdict: str) -> None:
-    run = sample(SLOW, "--patience", patience, timeout=1)
-
-    assert run.verdicts() == {"a": verdict}
-
-
-def test_leftovers_have_their_own_exit_code(sample: Sample, tmp_path: Path) -> None:
-    keeping = StubCluster(keeps_namespaces=True)
-    write_sample(tmp_path, '@shows("a")\ndef test_a(kube): pass', {})
-    with (tmp_path / "conftest.py").open("a") as conftest:
-        conftest.write(
-            "from fixtures.patience import Budget, Patience\nPatience.namespace_goes = Budget(1, 'namespace_goes')\n"
-        )
-
-    run = sample("", server=keeping.address)
-
-    assert (run.code, run.verdicts()) == (13, {"a": "holds"})
-    assert run.json["run"]["left_behind"]
-    keeping.close()
-
-
-def test_a_cluster_that_is_too_old_is_refused(sample: Sample) -> None:
-    old = StubCluster()
-    old.version = {"major": "1", "minor": "28+", "gitVersion": "v1.28.1"}
-
-    run = sample(TWO_TESTS, server=old.address)
-
-    assert run.code == 11
-    assert "runs Kubernetes v1.28.1; 1.33 or newer is needed" in run.printed
-    old.close()
-
-
-def test_a_node_that_is_not_ready_is_named_once(sample: Sample) -> None:
-    node = {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": "lame"},
-        "status": {"conditions": [{"type": "Ready", "status": "False"}]},
-    }
-    cluster = StubCluster(nodes=[node])
-
-    run = sample('@shows("a")\ndef test_a(): pass', server=cluster.address)
-
-    assert run.printed.count("node lame is not Ready") == 1
-    assert run.json["run"]["nodes_left_out"] == ["node lame is not Ready: tests leave it out"]
-    cluster.close()
-
-
-def test_every_run_writes_a_report_and_keeps_the_last_one_with_verdicts(sample: Sample) -> None:
-    sample(TWO_TESTS)
-
-    for args, reason in {
-        ("--patience", "0"): "--patience must be a number above 0",
-        ("--no-such-option",): "usage error",
-        ("-k", "one and"): "usage error",
-    }.items():
-        run = sample(TWO_TESTS, *args)
-        assert run.code == 4
-        assert run.json["run"]["exit_code"] == 4
-        assert reason in run.json["run"]["reason"]
-        assert not run.json["behaviors"]
-    previous = json.loads((run.report / "previous" / "behaviors.json").read_text())
-    assert [row["verdict"] for row in previous["behaviors"]] == ["holds"]
-    assert (run.report / "previous" / "junit.xml").exists()
-
-
-def test_the_report_is_in_the_requested_folder(sample: Sample, tmp_path: Path) -> None:
-    sample(TWO_TESTS, "--report", str(tmp_path / "elsewhere"))
-
-    assert (tmp_path / "elsewhere" / "behaviors.json").exists()
-    assert (tmp_path / "elsewhere" / "junit.xml").exists()
-    assert not (tmp_path / "report").exists()
+    assert run.verdicts() == {"within": "holds", "beyond": "inconclusive"}
+    assert "Timeout (>3.0s)" in run.reason("beyond")
 
 
 TWO_WAITS = """
@@ -502,4 +504,4 @@ def test_the_tests_of_a_group_run_one_after_another_in_one_process(sample: Sampl
 
     found = ElementTree.parse(run.report / "junit.xml").iter("property")
     processes = {it.get("value") for it in found if it.get("name") == "process"}
-    assert (run.code, len(processes)) == (0, 1)
+    assert (run.verdicts(), len(processes)) == ({"alone": "holds", "beside": "holds"}, 1)
