@@ -51,6 +51,10 @@ BY_NAME = (
     "objects/externalname-is-a-cname",
     "state-and-ingress/own-dns-name",
     "state-and-ingress/application-from-one-file",
+    "core-concepts/short-name-in-the-same-namespace",
+    "core-concepts/full-dns-name-across-namespaces",
+    "core-concepts/etcd-initial-cluster",
+    "objects/components-of-a-cluster",
     "walkthroughs/objects-cluster-ip",
 )
 
