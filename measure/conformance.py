@@ -144,7 +144,7 @@ def main() -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where a shell has made it ignore SIGINT
     try:
         folder = clusters.kept_folder()
         clusters.find_context(f"kind-{folder.name}")  # locks it, so that no other run removes it
