@@ -111,6 +111,14 @@ def moment(time: str) -> datetime:
     return datetime.fromisoformat(time).replace(microsecond=0)
 
 
+def stored(lease: Fields) -> datetime:
+    """When the API server stored the Lease.
+
+    A renewal that a kubelet sends while its node is cut off may arrive when the node is back. Nobody has heard it before.
+    """
+    return max(moment(entry.time) for entry in lease.metadata.managedFields)
+
+
 # --- the node
 
 
@@ -137,8 +145,8 @@ def test_a_node_is_unknown_when_it_was_silent_for_the_grace_period(outage: Outag
             assert unknown, f"still Ready, {grace_period.seconds} s of silence are allowed"
 
     missed = moment(unknown[0].lastTransitionTime)
-    renewals = [moment(lease.spec.renewTime) for lease in outage.states(outage.lease)]
-    silence = missed - max(renewal for renewal in renewals if renewal <= missed)
+    renewals = [moment(lease.spec.renewTime) for lease in outage.states(outage.lease) if stored(lease) <= missed]
+    silence = missed - max(renewals)
     assert conditions[0].status == "True"
     assert silence >= grace_period, (
         f"Unknown after {silence.seconds} s of silence, {grace_period.seconds} s are allowed"
