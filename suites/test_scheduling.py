@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-from fixtures.fields import Fields
+from fixtures.fields import Fields, quantity
 from fixtures.inconclusive import Inconclusive, NotObserved
 from fixtures.kube import Kube
 from fixtures.manifests import Manifest, load
@@ -17,13 +17,6 @@ from fixtures.waiting import eventually, throughout
 
 #: The label that names a node. Selectors and affinities use it.
 HOSTNAME = "kubernetes.io/hostname"
-
-
-def parse_quantity(written: object) -> Decimal:
-    """A quantity of Kubernetes ("500m", "2Gi") as a number."""
-    from kubernetes.utils import quantity
-
-    return Decimal(quantity.parse_quantity(written))
 
 
 def hostname(node: Fields) -> str:
@@ -57,7 +50,7 @@ def asking_for(cpus: str) -> Manifest:
 @pytest.mark.behavior("core-concepts/scheduler-filters")
 def test_a_pod_that_asks_for_too_much_cpu_waits(kube: Kube, nodes: list[Fields]) -> None:
     """No node has the CPU that the Pod asks for, so the Pod gets no node and is Pending. If it asks for less, it runs."""
-    largest = max(parse_quantity(node.status.allocatable["cpu"]) for node in nodes)
+    largest = max(quantity(node.status.allocatable["cpu"]) for node in nodes)
     kube.create(asking_for(str(largest + 1)))
 
     for look in eventually(within=patience.controller_acts):
@@ -131,15 +124,15 @@ def left_over(kube: Kube, node: Fields) -> dict[str, Decimal]:
     requests = [it.get("resources", {}).get("requests", {}) for pod in pods for it in pod["spec"]["containers"]]
     left = {}
     for resource in RESOURCES:
-        requested = sum(parse_quantity(request.get(resource, 0)) for request in requests)
-        left[resource] = 100 - 100 * requested / parse_quantity(node.status.allocatable[resource])
+        requested = sum(quantity(request.get(resource, 0)) for request in requests)
+        left[resource] = 100 - 100 * requested / quantity(node.status.allocatable[resource])
     return left
 
 
 def are_equal(one: Fields, other: Fields, left: dict[str, dict[str, Decimal]]) -> bool:
     """Whether two nodes have about the same size and as much left over, and room for the load."""
     for resource in RESOURCES:
-        sizes = [parse_quantity(node.status.allocatable[resource]) for node in (one, other)]
+        sizes = [quantity(node.status.allocatable[resource]) for node in (one, other)]
         over = [left[node.metadata.name][resource] for node in (one, other)]
         if min(over) <= LOAD or max(over) - min(over) > ALIKE or min(sizes) < max(sizes) * (100 - ALIKE) / 100:
             return False
@@ -168,7 +161,7 @@ def equal_workers(kube: Kube, workers: list[Fields]) -> tuple[Fields, Fields]:
 def put_load_on(kube: Kube, node: Fields) -> None:
     """Create the Pod that takes much of a node, and wait until it has the node. Raises Inconclusive if it does not get it."""
     manifest = choosing("scheduling/load.yaml", "load", hostname(node))
-    size = {resource: parse_quantity(node.status.allocatable[resource]) for resource in RESOURCES}
+    size = {resource: quantity(node.status.allocatable[resource]) for resource in RESOURCES}
     requests = {"cpu": f"{int(size['cpu'] * LOAD * 10)}m", "memory": str(int(size["memory"] * LOAD / 100))}
     manifest["spec"]["containers"][0]["resources"] = {"requests": requests}
     kube.create(manifest)
