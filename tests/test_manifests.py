@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fixtures.fields import misspelled
-from fixtures.manifests import FOLDER, Loader, images_of, load_all, names
+from fixtures.manifests import FOLDER, Loader, as_yaml, images_of, load_all, names
 from node_image.images import IMAGES, SYSTEM_IMAGES
 
 #: A tag that names one version: at least major and minor, and no word such as `latest`.
@@ -124,3 +124,8 @@ def test_a_duplicate_key_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     with pytest.raises(yaml.YAMLError, match="written twice"):
         load_all("twice.yaml")
+
+
+@pytest.mark.parametrize("text", ["9405e0", "007", "1_0", ".5", "+1e3", "0x1f"])
+def test_a_string_that_looks_like_a_number_is_quoted(text: str) -> None:
+    assert as_yaml([{"name": text}]) == f"name: '{text}'\n"
