@@ -15,7 +15,7 @@ import yaml
 from urllib3 import PoolManager, Timeout
 
 from fixtures.api import Api, ApiRefusal
-from fixtures.clients import Inside
+from fixtures.clients import Inside, Reply
 from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.inconclusive import NotObserved
@@ -45,13 +45,6 @@ POD = "control_plane/pod.yaml"
 def names(things: Iterable[Fields]) -> list[str]:
     """The names of these objects, sorted."""
     return sorted(thing.metadata.name for thing in things)
-
-
-def told_by(output: Output) -> str:
-    """What a command printed. Raises RuntimeError if it failed, because then it told nothing about the cluster."""
-    if output.code:
-        raise RuntimeError(f"exit code {output.code}: {output.stderr.strip()}")
-    return output.stdout
 
 
 @pytest.fixture
@@ -249,7 +242,7 @@ def dns(system: Kube) -> str:
 @pytest.mark.behavior("objects/components-of-a-cluster")
 def test_coredns_answers_on_every_node(dns: str, inside: Inside) -> None:
     """The cluster's DNS is CoreDNS, behind the Service kube-dns, and answers on each node. Today its Pods may run on any node."""
-    kubernetes = told_by(inside.run("printenv", "KUBERNETES_SERVICE_HOST")).strip()
+    kubernetes = inside.run("printenv", "KUBERNETES_SERVICE_HOST").told().strip()
     kind = "AAAA" if ":" in dns else "A"
     questions = ("kube-dns.kube-system.svc", kind, "kubernetes.default.svc", kind)
 
@@ -302,13 +295,13 @@ def test_each_control_plane_node_runs_the_four_components(
 def static_pods(run_on_node: RunOnNode, node: str) -> dict[str, Fields]:
     """The Pods in the files from which the node's kubelet makes static Pods, by their names there."""
     print_all = f"for file in {STATIC_PODS}/*.yaml; do echo ---; cat $file; done"
-    printed = told_by(run_on_node(node, "sh", "-c", print_all))
+    printed = run_on_node(node, "sh", "-c", print_all).told()
     return {pod["metadata"]["name"]: Fields.of(pod) for pod in yaml.safe_load_all(printed) if pod}
 
 
 def processes(run_on_node: RunOnNode, node: str) -> dict[str, str]:
     """The command line of every process on the node, by the process ID."""
-    lines = told_by(run_on_node(node, "ps", "-ww", "-eo", "pid=,args=")).splitlines()
+    lines = run_on_node(node, "ps", "-ww", "-eo", "pid=,args=").told().splitlines()
     return {pid: line for pid, _, line in (line.strip().partition(" ") for line in lines)}
 
 
@@ -422,7 +415,7 @@ def connected_to(addresses: set[str], run_on_node: RunOnNode, node: str) -> set[
     has just started or ended is "?".
     """
     found = set()
-    for line in told_by(run_on_node(node, "ss", "-Htnp", "state", "established")).splitlines():
+    for line in run_on_node(node, "ss", "-Htnp", "state", "established").told().splitlines():
         peer = re.sub(r"^\[::ffff:(.*)\]", r"\1", line.split()[3])
         if peer in addresses:
             found |= set(re.findall(r'\("([^"]+)",pid=', line)) or {"?"}
@@ -515,7 +508,7 @@ def stranger(api: Api) -> ByHand:
 @pytest.fixture
 def guest(stranger: ByHand, inside: Inside) -> ByHand:
     """Requests with a valid token that has almost no rights: the one in the file system of a client Pod."""
-    token = told_by(inside.run("cat", "/var/run/secrets/kubernetes.io/serviceaccount/token"))
+    token = inside.run("cat", "/var/run/secrets/kubernetes.io/serviceaccount/token").told()
     return stranger.with_token(token)
 
 
@@ -862,7 +855,7 @@ def issue(home: Kube) -> Callable[[str], Issued]:
     home.ready_pod("certificates")
 
     def of(host: str) -> Issued:
-        printed = told_by(home.exec("certificates", "sh", "-ec", ISSUE, "issue", host))
+        printed = home.exec("certificates", "sh", "-ec", ISSUE, "issue", host).told()
         return Issued(*exactly(3, re.findall(r"-----BEGIN .*?-----END [^-]+-----\n", printed, re.DOTALL)))
 
     return of
@@ -874,17 +867,26 @@ def trusting(kube: Kube, inside: Inside) -> Callable[[str, str], tuple[str, ...]
 
     def options(name: str, certificate: str) -> tuple[str, ...]:
         file = f"/tmp/{kube.namespace}-{name}.pem"
-        told_by(inside.run("sh", "-c", f"echo '{certificate}' > {file}"))
+        inside.run("sh", "-c", f"echo '{certificate}' > {file}").told()
         return ("--cacert", file)
 
     return options
 
 
+def ask(inside: Inside, url: str, *options: str) -> Reply:
+    """What curl says of one GET. It asks again as long as there is no answer, which says nothing about certificates."""
+    for look in eventually(within=patience.server_listens):
+        with look:
+            reply = inside.get(url, options=options)
+            assert not reply.unanswered, f"{url}: {reply.error}"
+    return reply
+
+
 @pytest.fixture
 def api_server(inside: Inside) -> str:
     """The API server's address for Pods, in the form of URLs: they know it from their environment."""
-    host = told_by(inside.run("printenv", "KUBERNETES_SERVICE_HOST")).strip()
-    port = told_by(inside.run("printenv", "KUBERNETES_SERVICE_PORT")).strip()
+    host = inside.run("printenv", "KUBERNETES_SERVICE_HOST").told().strip()
+    port = inside.run("printenv", "KUBERNETES_SERVICE_PORT").told().strip()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -894,9 +896,9 @@ def test_the_api_servers_certificate_names_it(inside: Inside, api_server: str) -
     options = ("--cacert", CLUSTERS_CA, "--connect-to", f"::{api_server}")
 
     for host in ("kubernetes", "kubernetes.default", "kubernetes.default.svc", api_server):
-        reply = inside.get(f"https://{host}/version", options=options)
+        reply = ask(inside, f"https://{host}/version", *options)
         assert reply.status is not None, f"{host}: {reply.error}"
-    reply = inside.get("https://somebody.else.example/version", options=options)
+    reply = ask(inside, "https://somebody.else.example/version", *options)
     assert reply.error.startswith(UNTRUSTED), reply
 
 
@@ -908,18 +910,18 @@ def test_a_client_without_the_clusters_ca_refuses_the_api_server(
     another = trusting("another", issue("kubernetes").authority)
     url = f"https://{api_server}/version"
 
-    assert inside.get(url, options=("--cacert", CLUSTERS_CA)).status is not None
+    assert ask(inside, url, "--cacert", CLUSTERS_CA).status is not None
     for options in (another, ()):
-        reply = inside.get(url, options=options)
+        reply = ask(inside, url, *options)
         assert reply.error.startswith(UNTRUSTED), reply
 
 
 @pytest.mark.behavior("controllers/https-encrypts-and-identifies")
 def test_the_api_server_refuses_plain_http(inside: Inside, api_server: str) -> None:
     """The API server speaks HTTPS only. A request in plain text gets 400 and nothing else."""
-    assert inside.get(f"https://{api_server}/version", options=("--cacert", CLUSTERS_CA)).status in (200, 401, 403)
+    assert ask(inside, f"https://{api_server}/version", "--cacert", CLUSTERS_CA).status in (200, 401, 403)
 
-    assert inside.get(f"http://{api_server}/version").status == 400
+    assert ask(inside, f"http://{api_server}/version").status == 400
 
 
 @pytest.fixture
@@ -954,6 +956,6 @@ def test_a_server_is_trusted_by_those_who_have_its_ca(
             reply = inside.get(f"https://{host}/hostname", options=(*to_it, *right))
             assert (reply.status, reply.body) == (200, "web"), reply.error
     for name, options in ((host, wrong), (host, ()), ("another.example", right)):
-        reply = inside.get(f"https://{name}/hostname", options=(*to_it, *options))
+        reply = ask(inside, f"https://{name}/hostname", *to_it, *options)
         assert reply.error.startswith(UNTRUSTED), f"{name} with {options}: {reply}"
-    assert inside.get(f"http://{host}/hostname", options=to_it).status == 400
+    assert ask(inside, f"http://{host}/hostname", *to_it).status == 400

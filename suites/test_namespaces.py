@@ -73,11 +73,6 @@ def test_a_namespace_is_deleted_with_all_that_is_in_it(kube: Kube, other: Kube) 
 # --- DNS names
 
 
-def addresses(client: Inside, name: str) -> set[str]:
-    """The addresses that the cluster's DNS has for a name."""
-    return set(client.run("dig", "+search", "+short", name, "A", name, "AAAA").stdout.splitlines())
-
-
 @pytest.fixture
 def neighbor(kube: Kube) -> Inside:
     """A client in the test's namespace. The Service is there, too, and its Pod is Ready."""
@@ -93,7 +88,7 @@ def test_a_short_name_leads_to_the_service_of_the_same_namespace(kube: Kube, nei
 
     for look in eventually(within=patience.names_follow):
         with look:
-            assert addresses(neighbor, "db-service") == {address}
+            assert neighbor.addresses("db-service") == {address}
             assert neighbor.get("http://db-service/hostname").body == "db"
             assert inside.get(f"http://db-service.{kube.namespace}/hostname").body == "db"
             assert inside.get("http://db-service/hostname").body != "db"
@@ -116,15 +111,15 @@ def test_a_full_name_leads_to_the_service_from_another_namespace(
     name = f"db-service.{kube.namespace}.svc.{cluster_domain}."
     for look in eventually(within=patience.names_follow):
         with look:
-            assert addresses(inside, name) == {db_service.spec.clusterIP}
+            assert inside.addresses(name) == {db_service.spec.clusterIP}
             assert inside.get(f"http://{name}/hostname").body == "db"
 
     kube.delete("Service", "db-service")
 
     for look in eventually(within=patience.names_follow):
         with look:
-            assert addresses(inside, name) == set()
-            assert addresses(inside, f"kubernetes.default.svc.{cluster_domain}.") != set()
+            assert inside.addresses(name) == set()
+            assert inside.addresses(f"kubernetes.default.svc.{cluster_domain}.") != set()
 
 
 # --- a context's default

@@ -45,9 +45,7 @@ def ips_of(pod: Fields) -> set[str]:
 
 def addresses(output: Output) -> list[Interface]:
     """What `INTERFACES` printed: each address with its network, loopback left out. Raises RuntimeError if it failed."""
-    if output.code:
-        raise RuntimeError(f"exit code {output.code}: {output.stderr.strip()}")
-    entries = [entry for link in json.loads(output.stdout) if link["ifname"] != "lo" for entry in link["addr_info"]]
+    entries = [entry for link in json.loads(output.told()) if link["ifname"] != "lo" for entry in link["addr_info"]]
     return [ip_interface(f"{entry['local']}/{entry['prefixlen']}") for entry in entries]
 
 

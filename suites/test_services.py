@@ -119,13 +119,6 @@ def endpoints(kube: Kube, service: str) -> set[str]:
     return {it.targetRef.name for part in slices for it in part.endpoints if it.conditions.ready}
 
 
-def told_by(output: Output) -> str:
-    """What a command printed. Raises RuntimeError where it failed, because then it told nothing."""
-    if output.code:
-        raise RuntimeError(f"exit code {output.code}: {output.stderr.strip()}")
-    return output.stdout
-
-
 @pytest.fixture(scope="session")
 def backends(home: Kube, inside: Inside) -> list[Fields]:
     """The three Pods of the documents' Deployment, serving. All tests of the run share them and do not change them.
@@ -263,7 +256,7 @@ def test_no_interface_has_the_services_address(
         with look:
             assert unserved(inside, [by_cluster_ip(svc_clusterip)], backends) == {}
 
-    printed = "".join(told_by(run_on_node(node.metadata.name, "sh", "-c", ALL_ADDRESSES)) for node in nodes)
+    printed = "".join(run_on_node(node.metadata.name, "sh", "-c", ALL_ADDRESSES).told() for node in nodes)
 
     addresses = set(re.findall(r" inet6? (\S+)/", printed))
     assert {internal_ip(node) for node in nodes} <= addresses
@@ -278,7 +271,7 @@ Listener = tuple[str, str, int]
 def listeners(run_on_node: RunOnNode, node: Fields) -> set[Listener]:
     """Every TCP socket that listens on a node, with its program."""
     found = set()
-    for line in told_by(run_on_node(node.metadata.name, "ss", "-Hltnp")).splitlines():
+    for line in run_on_node(node.metadata.name, "ss", "-Hltnp").told().splitlines():
         address, _, port = line.split()[3].rpartition(":")
         found |= {(program, address, int(port)) for program in re.findall(r'\("([^"]+)",pid=', line) or [""]}
     return found
@@ -354,7 +347,7 @@ def test_kube_proxy_writes_the_rules_on_every_node(
     """On every node a Service's rules lead from its ClusterIP to its ready Pods. They are deleted with the Service."""
 
     def rules() -> dict[str, str]:
-        return {node: told_by(run_on_node(node, *PRINT_RULES[proxy_mode])) for node in sorted(names(nodes))}
+        return {node: run_on_node(node, *PRINT_RULES[proxy_mode]).told() for node in sorted(names(nodes))}
 
     service = own_service(CLUSTER_IP)
     ip = service.spec.clusterIP
@@ -456,9 +449,9 @@ def test_an_unready_pod_gets_no_requests(kube: Kube, switchable_pods: list[Field
                 assert set(ask(inside, url, ENOUGH)) == pods
 
     wait_until_requests_go_to({one, other})
-    told_by(kube.exec(one, "touch", "/tmp/unready"))
+    kube.exec(one, "touch", "/tmp/unready").told()
     wait_until_requests_go_to({other})
-    told_by(kube.exec(one, "rm", "/tmp/unready"))
+    kube.exec(one, "rm", "/tmp/unready").told()
     wait_until_requests_go_to({one, other})
     restarts = {pod.metadata.name: [it.restartCount for it in pod.status.containerStatuses] for pod in kube.pods()}
     assert restarts == {one: [0], other: [0]}
@@ -881,7 +874,7 @@ def test_an_external_name_is_answered_with_a_cname(kube: Kube, inside: Inside, c
 
     for look in eventually(within=patience.names_follow):
         with look:
-            answer = told_by(inside.run("dig", "+noall", "+answer", name, "CNAME")).split()
+            answer = inside.run("dig", "+noall", "+answer", name, "CNAME").told().split()
             assert answer[-2:] == ["CNAME", "my.database.com."]
     assert service.spec.clusterIP is None
     assert kube.list("EndpointSlice") == []

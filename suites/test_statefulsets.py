@@ -96,11 +96,6 @@ def test_statefulset_pods_are_numbered_deployment_pods_are_not(
             assert ready["mongo-0"] != of_statefulset[0].metadata.uid
 
 
-def lookup(inside: Inside, name: str) -> set[str]:
-    """The addresses that the cluster's DNS has for a name."""
-    return set(inside.run("dig", "+search", "+short", name, "A", name, "AAAA").stdout.splitlines())
-
-
 @pytest.fixture
 def two_pods(kube: Kube) -> list[Fields]:
     """The two Pods of a StatefulSet without storage, Ready."""
@@ -115,7 +110,7 @@ def test_each_pod_has_a_dns_name_of_its_own(kube: Kube, two_pods: list[Fields], 
 
     for look in eventually(within=patience.names_follow):
         with look:
-            assert {name: lookup(inside, f"{name}.{service}") for name in names(two_pods)} == {
+            assert {name: inside.addresses(f"{name}.{service}") for name in names(two_pods)} == {
                 pod.metadata.name: {pod.status.podIP} for pod in two_pods
             }
             listed = inside.run("dig", "+search", "+short", f"_redis._tcp.{service}", "SRV").stdout.splitlines()
@@ -139,7 +134,7 @@ def resolved_pod(kube: Kube, idle_pod: Fields, inside: Inside) -> Fields:
     """The only Pod, whose DNS name resolves to its address."""
     for look in eventually(within=patience.names_follow):
         with look:
-            assert lookup(inside, f"mongo-0.mongo.{kube.namespace}.svc") == {idle_pod.status.podIP}
+            assert inside.addresses(f"mongo-0.mongo.{kube.namespace}.svc") == {idle_pod.status.podIP}
     return idle_pod
 
 
@@ -153,7 +148,7 @@ def test_the_dns_name_moves_to_the_next_pod(kube: Kube, resolved_pod: Fields, in
 
     for look in eventually(within=patience.names_follow):
         with look:
-            assert lookup(inside, f"mongo-0.mongo.{kube.namespace}.svc") == {following.status.podIP}
+            assert inside.addresses(f"mongo-0.mongo.{kube.namespace}.svc") == {following.status.podIP}
 
 
 # --- order
