@@ -6,12 +6,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
 import pytest
 
 from fixtures.api import Api
-from fixtures.clients import NEVER_SENT, PORT, Inside, silence
+from fixtures.clients import NEVER_SENT, PORT, Inside, ips_of, is_in, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Kube, is_ready
@@ -36,11 +36,6 @@ CLOSED = ("curl error 7", "curl error 28")
 def names(nodes: Iterable[Fields]) -> list[str]:
     """The nodes' names, in order."""
     return [node.metadata.name for node in nodes]
-
-
-def ips_of(pod: Fields) -> set[str]:
-    """The Pod's IPs: one, or one of each family."""
-    return {it.ip for it in pod.status.podIPs}
 
 
 def addresses(output: Output) -> list[Interface]:
@@ -142,20 +137,6 @@ def test_each_pod_has_an_ip_of_its_own_on_its_own_interface(
     pods = [*client_pods.values(), *(pod for pod in system_pods if not pod.spec.hostNetwork)]
     owners = Counter(ip for pod in pods for ip in ips_of(pod))
     assert {ip: count for ip, count in owners.items() if count > 1} == {}
-
-
-def is_in(blocks: Iterable[str], ips: Iterable[str]) -> bool:
-    """Each of the IPs lies in one of the blocks ("10.244.1.0/24")."""
-    return all(any(ip_address(ip) in ip_network(block) for block in blocks) for ip in ips)
-
-
-@pytest.fixture
-def pod_ranges(nodes: list[Fields], client_pods: dict[str, Fields]) -> dict[str, list[str]]:
-    """The ranges of Pod IPs of each node. Skips where the network plugin does not use Node.spec.podCIDRs."""
-    ranges = {node.metadata.name: node.spec.podCIDRs for node in nodes}
-    if not any(is_in(ranges.get(node, []), ips_of(pod)) for node, pod in client_pods.items()):
-        pytest.skip("this cluster's network plugin does not take Pod IPs from Node.spec.podCIDRs; use one that does")
-    return ranges
 
 
 @pytest.mark.behavior("controllers/cni-gives-each-pod-an-ip")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from ipaddress import ip_address, ip_network
 
 import pytest
 
 from fixtures.api import API_VERSIONS, ApiRefusal, refused
-from fixtures.clients import Inside, Outside
+from fixtures.clients import Inside, Outside, ips_of, is_in
 from fixtures.counting import exactly
 from fixtures.fields import Fields, quantity
 from fixtures.kube import APPLY, Changes, Kube
@@ -312,24 +311,10 @@ def test_a_pod_runs_on_a_worker(nodes_by_role: dict[str, str], nginx_pod: Fields
     assert nodes_by_role[node] == "worker", f"the Pod runs on {node}, which has the role {nodes_by_role[node]}"
 
 
-@pytest.fixture
-def pod_ranges(nodes: list[Fields], inside: Inside) -> dict[str, list[str]]:
-    """The range of Pod IPs that belongs to each node. Skips where the network plugin does not use Node.spec.podCIDRs."""
-    ranges = {node.metadata.name: node.spec.podCIDRs for node in nodes}
-    if not any(is_in(ranges[node], inside.pod_ip(node)) for node in inside.nodes):
-        pytest.skip("this cluster's network plugin does not take Pod IPs from Node.spec.podCIDRs; use one that does")
-    return ranges
-
-
-def is_in(blocks: Iterable[str], address: str) -> bool:
-    """The address lies in one of the blocks ("10.244.1.0/24")."""
-    return any(ip_address(address) in ip_network(block) for block in blocks)
-
-
 @pytest.mark.behavior("objects/pod-from-yaml")
 def test_a_pods_ip_is_in_the_range_of_its_node(pod_ranges: dict[str, list[str]], nginx_pod: Fields) -> None:
     """Each node has its own part of the cluster network, and a Pod's IP comes from the part of the Pod's node."""
-    nodes = [node for node, blocks in pod_ranges.items() if is_in(blocks, nginx_pod.status.podIP)]
+    nodes = [node for node, blocks in pod_ranges.items() if is_in(blocks, ips_of(nginx_pod))]
 
     assert nodes == [nginx_pod.spec.nodeName]
 
