@@ -58,7 +58,7 @@ def _write(used: Sequence[str], outputs: Mapping[str, Path], out: tarfile.TarFil
     for layer in used:
         parts = [*layers.CONTAINER_LAYERS[layer]]
         if layer == "busybox":
-            names = (outputs["busybox"] / "applets").read_text().split()
+            names = (outputs["packages-next"] / "applets").read_text().split()
             parts += [layers.Link(f"bin/{name}", "busybox") for name in names if name != "busybox"]
         tars.write(parts, f"{layers.LAYERS_FOLDER}/{layer}", outputs, out)
     tars.write([*layers.NODE, layers.Text("kind/packages.txt", text=_packages(outputs))], "", outputs, out)

@@ -27,7 +27,13 @@ REPOSITORY = "localhost/kubehave-node"
 DISK_CACHE, DISK_ENGINE = 12, 4
 """GB that a build without caches needs in the user's cache folder (mostly Go's caches), and in the engine's storage."""
 
-BUILD_TOOLS = {"mmdebstrap": "mmdebstrap", "dpkg-deb": "dpkg", "gcc": "gcc", "/usr/include/stdlib.h": "libc6-dev"}
+BUILD_TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "dpkg-deb": "dpkg",
+    "gcc": "gcc",
+    "/usr/include/stdlib.h": "libc6-dev",
+    "patchelf": "patchelf",
+}
 """The programs and files that a build needs, and the Debian packages that have them."""
 
 IMAGE_FILES = ("assemble.py", "images.py", "layers.py", "oci.py", "tars.py", "versions.py", "node", "layers")

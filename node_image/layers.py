@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node_image import images, versions
+from node_image.components import CRUN_FOLDER, CRUN_LIBRARIES
 
 HERE = Path(__file__).parent
 LAYERS_FOLDER = "kind/layers"
@@ -135,7 +136,7 @@ CONTAINER_LAYERS: Mapping[str, Sequence[Part]] = {
         Folder("usr/bin"),
         Folder("var/www"),
         Folder("var/spool/mail"),
-        Made("bin/busybox", "busybox", "busybox"),
+        Made("bin/busybox", "packages-next", "busybox"),
     ],
 }
 """The layers, by the names that images.py uses."""
@@ -146,6 +147,7 @@ NODE: Sequence[Part] = [
     Root("node"),
     Package("packages", "containerd", ("usr/bin/containerd", "usr/bin/ctr")),
     Package("packages", "containernetworking-plugins", ("usr/lib/cni/",)),
+    *(Made(f"{CRUN_FOLDER[1:]}/{file}", "packages-next", file) for file in ("crun", "ld.so", *CRUN_LIBRARIES)),
     # one file for all Kubernetes programs, on the node and in its images, so that it is in memory only once
     Link("usr/bin/kubelet", _KUBE, hard=True),
     Link("usr/bin/kubectl", _KUBE, hard=True),
@@ -178,8 +180,8 @@ def steps_of(parts: Iterable[Part]) -> Iterator[str]:
 
 
 def filled(text: str) -> str:
-    """The text with `@NAME@` replaced by versions, and `@PAUSE_IMAGE@` by the sandbox image."""
+    """The text with `@NAME@` replaced by versions, `@PAUSE_IMAGE@` by the sandbox image, `@CRUN_FOLDER@` by crun's folder."""
     values = {name: value for name, value in vars(versions).items() if isinstance(value, str)}
-    for name, value in {**values, "PAUSE_IMAGE": images.PAUSE.name}.items():
+    for name, value in {**values, "PAUSE_IMAGE": images.PAUSE.name, "CRUN_FOLDER": CRUN_FOLDER}.items():
         text = text.replace(f"@{name}@", value)
     return text
