@@ -587,13 +587,14 @@ def test_an_invalid_object_is_not_made(
 
 
 @pytest.mark.behavior("core-concepts/request-is-authenticated-then-validated")
-def test_the_object_is_looked_at_last(us: ByHand, stranger: ByHand, guest: ByHand, pods_path: str) -> None:
+def test_the_object_is_looked_at_last(kube: Kube, us: ByHand, stranger: ByHand, guest: ByHand, pods_path: str) -> None:
     """A stranger and a user without rights do not learn that their object is wrong: identity and rights are checked before it."""
     wrong = changed(restartPolicy="Sometimes")
 
     assert stranger.post(pods_path, wrong).status in (401, 403)
     assert guest.post(pods_path, wrong).status == 403
     assert us.post(pods_path, wrong).status == 422
+    assert kube.list("Pod") == []
 
 
 def conditions(pod: Fields) -> set[str]:

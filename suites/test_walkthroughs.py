@@ -104,15 +104,16 @@ def programs(output: Output) -> set[str]:
 @pytest.mark.behavior("walkthroughs/core-concepts-processes")
 def test_components_are_processes_of_their_node(run_on_node: Callable[..., Output], nodes: list[Fields]) -> None:
     """What runs in a Pod is a process of the node, too: ps shows the components there, and the kubelet beside them."""
-    on = [node.metadata.name for node in nodes if is_control_plane(node)]
+    on = [node for node in nodes if is_control_plane(node)]
     assert on
 
-    def console(line: str) -> set[str]:
-        return programs(run_on_node(on[0], "sh", "-c", line))
+    def console(line: str, node: Fields) -> set[str]:
+        return programs(run_on_node(node.metadata.name, "sh", "-c", line))
 
-    assert "kube-apiserver" in console("ps -aux | grep kube-apiserver")
-    assert "kube-controller-manager" in console("ps -aux | grep kube-controller-manager")
-    assert "kubelet" in console("ps -aux | grep kubelet")
+    assert "kube-apiserver" in console("ps -aux | grep kube-apiserver", on[0])
+    assert "kube-controller-manager" in console("ps -aux | grep kube-controller-manager", on[0])
+    without = [node.metadata.name for node in nodes if "kubelet" not in console("ps -aux | grep kubelet", node)]
+    assert without == []
 
 
 # --- core-concepts: objects from files
