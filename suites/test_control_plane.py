@@ -755,7 +755,7 @@ def test_what_an_object_owns_is_deleted_after_it(kube: Kube) -> None:
 
 @pytest.mark.behavior("core-concepts/controllers-run-in-one-process")
 def test_a_pvc_in_use_is_not_deleted_before_its_pod(kube: Kube) -> None:
-    """PVC protection: a PVC that a Pod uses stays until the Pod is gone, even if it is deleted. An unused one goes at once."""
+    """PVC protection: a deleted PersistentVolumeClaim (PVC) stays as long as a Pod uses it. An unused one goes at once."""
     kube.apply("control_plane/used-pvc.yaml")
 
     kube.delete("PersistentVolumeClaim", "used")

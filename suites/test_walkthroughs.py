@@ -269,7 +269,7 @@ def one_made_by_hand(kube: Kube, shell: Shell) -> None:
 @pytest.mark.behavior("walkthroughs/objects-labels")
 @pytest.mark.usefixtures("one_made_by_hand")
 def test_the_label_decides_whose_a_pod_is(kube: Kube, shell: Shell) -> None:
-    """Section 3.3: a Pod with the label counts, a Pod without it is nobody's: another takes its place, and it stays."""
+    """Section 3.3: a Pod with the label counts, a Pod without it has no owner: another takes its place, and it stays."""
     shell("kubectl apply -f replicaset-nginx.yaml")
     four = {pod.metadata.name for pod in kube.ready_pods(4, app=LABEL)}
     assert "my-nginx-pod" in four
@@ -475,7 +475,7 @@ def pacman_namespace(shell: Shell, made_by_the_test: Kube) -> Kube:
 
 @pytest.mark.behavior("walkthroughs/state-and-ingress-pacman")
 def test_the_whole_application_comes_from_one_line(shell: Shell, pacman_namespace: Kube) -> None:
-    """One file makes a namespace and what is in it; the volume of its claim has no namespace."""
+    """One file makes a namespace and what is in it; the volume of its PersistentVolumeClaim (PVC) has no namespace."""
     kube, name = pacman_namespace, pacman_namespace.namespace
     assert name not in names(shell("kubectl get namespace"))
 
