@@ -9,7 +9,7 @@ pytest_plugins = [
     "runner.catalogue",
     "runner.options",
     "runner.every_test",
-    "fixtures.shared",
+    "fixtures.retried",
     "fixtures.api",
     "fixtures.namespaces",
     "fixtures.nodes",

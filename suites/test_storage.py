@@ -454,14 +454,14 @@ def test_read_write_once_means_one_node_not_one_pod(kube: Kube, second_on_the_sa
 
 
 @pytest.fixture
-def elsewhere(kube: Kube, home: Kube) -> Iterator[tuple[Manifest, Manifest]]:
+def elsewhere(kube: Kube, shared: Kube) -> Iterator[tuple[Manifest, Manifest]]:
     """The manifests of a PVC and of a Pod that uses it; the PVC exists in another namespace."""
     pvc, pod = load_all("storage/elsewhere.yaml")
     name = pvc["metadata"]["name"] = pod["metadata"]["name"] = kube.namespace
     pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = name
-    home.create(pvc)
+    shared.create(pvc)
     yield pvc, pod
-    home.delete(PVC, name)
+    shared.delete(PVC, name)
 
 
 @pytest.mark.behavior("state-and-ingress/claim-in-the-pods-namespace")

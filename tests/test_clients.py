@@ -107,7 +107,7 @@ def test_a_node_must_have_a_client_if_pods_can_run_there(one: dict[str, Any], aw
     assert clients._takes_a_client(Fields.of(one)) is awaited
 
 
-class Home:
+class Shared:
     """The shared namespace, for a user who may not list Nodes."""
 
     def __init__(self, scheduled: int, *nodes: str) -> None:
@@ -133,9 +133,9 @@ class Home:
 
 
 def test_without_the_right_to_list_nodes_the_daemonset_decides() -> None:
-    assert clients._awaited_nodes(cast("Kube", Home(2, "one", "two"))) == {"one", "two"}
+    assert clients._awaited_nodes(cast("Kube", Shared(2, "one", "two"))) == {"one", "two"}
     with pytest.raises(AssertionError, match="on 1 of 2 nodes"):
-        clients._awaited_nodes(cast("Kube", Home(1, "one")))
+        clients._awaited_nodes(cast("Kube", Shared(1, "one")))
 
 
 @pytest.mark.parametrize(
