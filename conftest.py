@@ -14,6 +14,7 @@ pytest_plugins = [
     "fixtures.namespaces",
     "fixtures.nodes",
     "fixtures.clients",
+    "fixtures.pod_ranges",
     "fixtures.cloud",
     "fixtures.ingress",
     "fixtures.kubectl",

@@ -11,12 +11,13 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 import pytest
 
 from fixtures.api import Api
-from fixtures.clients import NEVER_SENT, PORT, Inside, ips_of, is_in, silence
+from fixtures.clients import NEVER_SENT, PORT, Inside, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.kube import Kube, is_ready
 from fixtures.nodes import internal_ip
 from fixtures.patience import patience
+from fixtures.pod_ranges import ips_of, is_in
 from fixtures.waiting import eventually
 from machine.output import Output
 

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from fixtures.api import API_VERSIONS, ApiRefusal, refused
-from fixtures.clients import Inside, Outside, ips_of, is_in
+from fixtures.clients import Inside, Outside
 from fixtures.counting import exactly
 from fixtures.fields import Fields, quantity
 from fixtures.kube import APPLY, Changes, Kube
@@ -16,6 +16,7 @@ from fixtures.kubectl import Kubectl
 from fixtures.manifests import Manifest, load, load_all, names
 from fixtures.nodes import internal_ip, is_control_plane
 from fixtures.patience import patience
+from fixtures.pod_ranges import ips_of, is_in
 from fixtures.waiting import eventually, throughout
 
 TWO_CONTAINERS = "my-nginx-ubuntu-pod"
