@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from ipaddress import ip_address
 
 import pytest
 
@@ -14,6 +13,7 @@ from fixtures.api import Api
 from fixtures.clients import NEVER_SENT, PORT, Inside, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields
+from fixtures.interfaces import INTERFACES, addresses
 from fixtures.kube import Kube, is_ready
 from fixtures.nodes import internal_ip
 from fixtures.patience import patience
@@ -22,10 +22,6 @@ from fixtures.waiting import eventually
 from machine.output import Output
 
 RunOnNode = Callable[..., Output]
-Interface = IPv4Interface | IPv6Interface
-
-#: Prints the interfaces and their addresses.
-INTERFACES = ("ip", "-json", "address", "show")
 
 #: Opens a TCP connection to an address and a port.
 CONNECT = 'exec 3<>"/dev/tcp/$0/$1"'
@@ -37,12 +33,6 @@ CLOSED = ("curl error 7", "curl error 28")
 def names(nodes: Iterable[Fields]) -> list[str]:
     """The nodes' names, in order."""
     return [node.metadata.name for node in nodes]
-
-
-def addresses(output: Output) -> list[Interface]:
-    """What `INTERFACES` printed: each address with its network, loopback left out. Raises RuntimeError if it failed."""
-    entries = [entry for link in json.loads(output.told()) if link["ifname"] != "lo" for entry in link["addr_info"]]
-    return [ip_interface(f"{entry['local']}/{entry['prefixlen']}") for entry in entries]
 
 
 def seen(inside: Inside, client: str, servers: Collection[str]) -> dict[str, str]:
