@@ -16,6 +16,7 @@ from fixtures.kube import Kube
 from fixtures.manifests import load
 from fixtures.nodes import internal_ip
 from fixtures.patience import patience
+from fixtures.scheduling import selecting
 from fixtures.waiting import eventually
 from machine.output import Output
 
@@ -40,11 +41,6 @@ def test_external_traffic_policy_defaults_to_cluster(kube: Kube, type: str, poli
     kube.create(manifest)
 
     assert kube.get("Service", NAME).spec.externalTrafficPolicy == policy
-
-
-def selecting(node: Fields) -> dict[str, str]:
-    """A nodeSelector for this node alone."""
-    return {"kubernetes.io/hostname": node.metadata.labels["kubernetes.io/hostname"]}
 
 
 @pytest.fixture
