@@ -6,7 +6,6 @@ A test takes its lines from there: as printed, or in the form that stands beside
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
@@ -19,6 +18,7 @@ from fixtures.fields import Fields
 from fixtures.inconclusive import NotObserved
 from fixtures.ingress import IngressClient
 from fixtures.kube import Kube, is_ready
+from fixtures.kubectl import last_applied
 from fixtures.namespaces import in_namespace
 from fixtures.nodes import internal_ip, is_control_plane
 from fixtures.patience import patience
@@ -155,11 +155,10 @@ def test_a_context_has_a_default_namespace(kube: Kube, shell: Shell) -> None:
     assert f"No resources found in {dev} namespace." in shell.output("kubectl get pods").stderr
 
 
-def last_applied(pod: Fields) -> tuple[str, dict[str, str]]:
+def in_last_file(pod: Fields) -> tuple[str, dict[str, str]]:
     """The image and the labels that the file had when it was applied last, from the annotation that kubectl writes."""
-    annotation = pod.metadata.annotations.get("kubectl.kubernetes.io/last-applied-configuration")
-    assert annotation, "the Pod has no annotation with the file that was applied last"
-    file = json.loads(annotation)
+    file = last_applied(pod)
+    assert file, "the Pod has no annotation with the file that was applied last"
     return file["spec"]["containers"][0]["image"], file["metadata"]["labels"]
 
 
@@ -172,19 +171,19 @@ def test_apply_follows_the_file(kube: Kube, shell: Shell) -> None:
     shell.write("kubectl/pod-definition.yaml")
     labels = {"app": "myapp", "type": "front-end"}
     assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod created\n"
-    assert last_applied(kube.get("Pod", "myapp-pod")) == ("nginx:1.22.1", labels)
+    assert in_last_file(kube.get("Pod", "myapp-pod")) == ("nginx:1.22.1", labels)
 
     shell.change("pod-definition.yaml", "nginx:1.22.1", "nginx:1.26.3")
     assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod configured\n"
     pod = kube.get("Pod", "myapp-pod")
     assert pod.spec.containers[0].image == "nginx:1.26.3"
-    assert last_applied(pod) == ("nginx:1.26.3", labels)
+    assert in_last_file(pod) == ("nginx:1.26.3", labels)
 
     shell.change("pod-definition.yaml", "    type: front-end\n", "")
     assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod configured\n"
     pod = kube.get("Pod", "myapp-pod")
     assert pod.metadata.labels == {"app": "myapp"}
-    assert last_applied(pod) == ("nginx:1.26.3", {"app": "myapp"})
+    assert in_last_file(pod) == ("nginx:1.26.3", {"app": "myapp"})
 
 
 # --- objects: Pods
