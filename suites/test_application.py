@@ -107,18 +107,19 @@ def replies_of(inside: Inside, urls: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def lone_front_end(kube: Kube, inside: Inside) -> None:
-    """The front end without its database, which its first page does not need; it serves."""
+def first_page(kube: Kube, inside: Inside) -> str:
+    """The URL of the front end's first page, which is served. There is no database, because this page does not need one."""
     kube.apply([document for document in in_namespace(APPLICATION, kube) if document["metadata"]["name"] == "pacman"])
     kube.ready_pods(1, name="pacman")
-    for look in eventually(within=patience.names_follow):
+    url = f"http://{kube.get('Service', 'pacman').spec.clusterIP}"
+    for look in eventually(within=patience.service_rules):
         with look:
-            assert inside.get(f"http://pacman.{kube.namespace}").status == 200
+            assert inside.get(url).status == 200
+    return url
 
 
 @pytest.mark.behavior("state-and-ingress/port-forward")
-@pytest.mark.usefixtures("lone_front_end")
-def test_a_forwarded_port_leads_to_the_application(kube: Kube, port_forward: PortForward, inside: Inside) -> None:
+def test_a_forwarded_port_leads_to_the_application(port_forward: PortForward, inside: Inside, first_page: str) -> None:
     """`kubectl port-forward svc/pacman 9090:80`: while it runs, a local port leads through the API server to a Pod."""
     with port_forward("svc/pacman", 9090, 80) as ask:
         lines = ask().stdout.splitlines()
@@ -126,4 +127,4 @@ def test_a_forwarded_port_leads_to_the_application(kube: Kube, port_forward: Por
     assert lines[:1] == ["HTTP/1.0 200 OK"]
     assert lines[-1:] == ["Pac-Man"]
     assert ask().code != 0, "the port answers after kubectl has ended"
-    assert inside.get(f"http://pacman.{kube.namespace}").status == 200, "the application itself has ended"
+    assert inside.get(first_page).status == 200, "the application itself has ended"

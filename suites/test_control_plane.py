@@ -113,7 +113,7 @@ def test_pods_without_a_toleration_go_to_workers(kube: Kube, closed_control_plan
 
 
 @pytest.mark.behavior("core-concepts/container-runtime", "core-concepts/kubelet-on-every-node")
-def test_container_ids_name_the_runtime_of_their_node(home: Kube, nodes: list[Fields], inside: Inside) -> None:
+def test_container_ids_name_the_runtime_of_their_node(shared: Kube, nodes: list[Fields], inside: Inside) -> None:
     """Each node's kubelet reports which runtime it uses, and every container there has an ID of that runtime.
 
     The document knows Docker and rkt. Kubernetes has not used Docker directly since 1.24, and rkt is gone; containerd is usual.
@@ -122,7 +122,7 @@ def test_container_ids_name_the_runtime_of_their_node(home: Kube, nodes: list[Fi
     for runtime in runtimes.values():
         assert re.fullmatch(r"[\w-]+://v?\d.*", runtime)
 
-    clients = {pod.spec.nodeName: pod for pod in home.pods(app="inside")}
+    clients = {pod.spec.nodeName: pod for pod in shared.pods(app="inside")}
     for node in inside.nodes:
         (container,) = exactly(1, clients[node].status.containerStatuses)
         assert container.containerID.partition("://")[0] == runtimes[node].partition("://")[0]
@@ -587,13 +587,14 @@ def test_an_invalid_object_is_not_made(
 
 
 @pytest.mark.behavior("core-concepts/request-is-authenticated-then-validated")
-def test_the_object_is_looked_at_last(us: ByHand, stranger: ByHand, guest: ByHand, pods_path: str) -> None:
+def test_the_object_is_looked_at_last(kube: Kube, us: ByHand, stranger: ByHand, guest: ByHand, pods_path: str) -> None:
     """A stranger and a user without rights do not learn that their object is wrong: identity and rights are checked before it."""
     wrong = changed(restartPolicy="Sometimes")
 
     assert stranger.post(pods_path, wrong).status in (401, 403)
     assert guest.post(pods_path, wrong).status == 403
     assert us.post(pods_path, wrong).status == 422
+    assert kube.list("Pod") == []
 
 
 def conditions(pod: Fields) -> set[str]:
@@ -754,7 +755,7 @@ def test_what_an_object_owns_is_deleted_after_it(kube: Kube) -> None:
 
 @pytest.mark.behavior("core-concepts/controllers-run-in-one-process")
 def test_a_pvc_in_use_is_not_deleted_before_its_pod(kube: Kube) -> None:
-    """PVC protection: a PVC that a Pod uses stays until the Pod is gone, even if it is deleted. An unused one goes at once."""
+    """PVC protection: a deleted PersistentVolumeClaim (PVC) stays as long as a Pod uses it. An unused one goes at once."""
     kube.apply("control_plane/used-pvc.yaml")
 
     kube.delete("PersistentVolumeClaim", "used")
@@ -849,13 +850,13 @@ class Issued:
 
 
 @pytest.fixture
-def issue(home: Kube) -> Callable[[str], Issued]:
+def issue(shared: Kube) -> Callable[[str], Issued]:
     """`issue(host)` makes a new CA, and has it sign a certificate for this host."""
-    home.apply("control_plane/certificates.yaml")
-    home.ready_pod("certificates")
+    shared.apply("control_plane/certificates.yaml")
+    shared.ready_pod("certificates")
 
     def of(host: str) -> Issued:
-        printed = home.exec("certificates", "sh", "-ec", ISSUE, "issue", host).told()
+        printed = shared.exec("certificates", "sh", "-ec", ISSUE, "issue", host).told()
         return Issued(*exactly(3, re.findall(r"-----BEGIN .*?-----END [^-]+-----\n", printed, re.DOTALL)))
 
     return of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from fixtures.api import refused
 from fixtures.counting import exactly
 from fixtures.fields import Fields, plain
 from fixtures.kube import Kube
-from fixtures.kubectl import Kubectl
+from fixtures.kubectl import LAST_APPLIED, Kubectl, last_applied
 from fixtures.manifests import FOLDER, load, load_all
 from fixtures.patience import patience
 from fixtures.waiting import eventually
@@ -25,8 +24,6 @@ SEVERAL = "pods/several-kinds.yaml"
 
 #: The two versions of the image, in the places of the document's nginx 1.18 and 1.19.
 OLD, NEW = "nginx:1.22.1", "nginx:1.26.3"
-
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 def change(file: Path, old: str, new: str) -> None:
@@ -45,12 +42,6 @@ def in_file(file: Path) -> dict[str, Any]:
 def images(pod: Fields) -> list[str]:
     """The images of a Pod's containers, or of a template's."""
     return [container.image for container in pod.spec.containers]
-
-
-def last_applied(thing: Fields) -> dict[str, Any]:
-    """What the annotation of `kubectl apply` says."""
-    said: dict[str, Any] = json.loads(thing.metadata.annotations.get(LAST_APPLIED, "{}"))
-    return said
 
 
 @pytest.fixture

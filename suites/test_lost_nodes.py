@@ -20,6 +20,7 @@ from fixtures.namespaces import FAILED, TEST_KUBE, RunId, own_namespace
 from fixtures.nodes import cut_off, reconnect
 from fixtures.outages import reserved_spare_worker
 from fixtures.patience import patience
+from fixtures.scheduling import selecting
 from fixtures.waiting import eventually, throughout
 
 pytestmark = [pytest.mark.starts_first, pytest.mark.xdist_group("outage")]
@@ -73,10 +74,9 @@ def shared_outage(request: pytest.FixtureRequest, api: Api, run_id: RunId) -> It
         kube.apply("lost_nodes/default-toleration.yaml")
         bare, patient, replicated = kube.ready_pods(3)
         assert {pod.spec.nodeName for pod in (bare, patient, replicated)} == {name}
-        hostname = spare.metadata.labels["kubernetes.io/hostname"]
         in_lease_namespace = Kube(api, "kube-node-lease")
         with (
-            kube.record("Node", **{"kubernetes.io/hostname": hostname}) as nodes,
+            kube.record("Node", **selecting(spare)) as nodes,
             in_lease_namespace.record("Lease") as leases,
             kube.record("Pod") as pods,
         ):

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from ipaddress import ip_address
 
 import pytest
 
 from fixtures.api import Api
-from fixtures.clients import NEVER_SENT, PORT, Inside, ips_of, is_in, silence
+from fixtures.clients import NEVER_SENT, PORT, Inside, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields
+from fixtures.interfaces import INTERFACES, addresses
 from fixtures.kube import Kube, is_ready
 from fixtures.nodes import internal_ip
 from fixtures.patience import patience
+from fixtures.pod_ranges import ips_of, is_in
 from fixtures.waiting import eventually
 from machine.output import Output
 
 RunOnNode = Callable[..., Output]
-Interface = IPv4Interface | IPv6Interface
-
-#: Prints the interfaces and their addresses.
-INTERFACES = ("ip", "-json", "address", "show")
 
 #: Opens a TCP connection to an address and a port.
 CONNECT = 'exec 3<>"/dev/tcp/$0/$1"'
@@ -36,12 +33,6 @@ CLOSED = ("curl error 7", "curl error 28")
 def names(nodes: Iterable[Fields]) -> list[str]:
     """The nodes' names, in order."""
     return [node.metadata.name for node in nodes]
-
-
-def addresses(output: Output) -> list[Interface]:
-    """What `INTERFACES` printed: each address with its network, loopback left out. Raises RuntimeError if it failed."""
-    entries = [entry for link in json.loads(output.told()) if link["ifname"] != "lo" for entry in link["addr_info"]]
-    return [ip_interface(f"{entry['local']}/{entry['prefixlen']}") for entry in entries]
 
 
 def seen(inside: Inside, client: str, servers: Collection[str]) -> dict[str, str]:

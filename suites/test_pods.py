@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from fixtures.api import API_VERSIONS, ApiRefusal, refused
-from fixtures.clients import Inside, Outside, ips_of, is_in
+from fixtures.clients import Inside, Outside
 from fixtures.counting import exactly
 from fixtures.fields import Fields, quantity
 from fixtures.kube import APPLY, Changes, Kube
@@ -16,6 +16,8 @@ from fixtures.kubectl import Kubectl
 from fixtures.manifests import Manifest, load, load_all, names
 from fixtures.nodes import internal_ip, is_control_plane
 from fixtures.patience import patience
+from fixtures.pod_ranges import ips_of, is_in
+from fixtures.scheduling import why_not_scheduled
 from fixtures.waiting import eventually, throughout
 
 TWO_CONTAINERS = "my-nginx-ubuntu-pod"
@@ -578,7 +580,8 @@ def test_a_pod_is_scheduled_as_a_whole(kube: Kube, over_half_of_a_node: dict[str
             assert pod.spec.nodeName is None, (
                 f"{pod.spec.nodeName} has room for one of the two containers, and got both"
             )
-            assert scheduled(pod) == [("False", "Unschedulable")]
+            reason, _ = why_not_scheduled(pod)
+            assert reason == "Unschedulable"
 
 
 @pytest.fixture
@@ -632,11 +635,6 @@ def test_a_native_sidecar_starts_before_and_stops_after(kube: Kube, finished_pod
 # --- how a Pod lives and ends
 
 
-def scheduled(pod: Fields) -> list[tuple[str, str | None]]:
-    """The status and reason of the Pod's condition PodScheduled, if it has one."""
-    return [(it.status, it.reason) for it in pod.status.conditions if it.type == "PodScheduled"]
-
-
 @pytest.mark.behavior("controllers/pod-phases")
 def test_a_pod_that_fits_no_node_is_pending(kube: Kube) -> None:
     """Pending, first case: the scheduler has found no node for the Pod, and the condition PodScheduled says so."""
@@ -645,7 +643,8 @@ def test_a_pod_that_fits_no_node_is_pending(kube: Kube) -> None:
     for look in eventually(within=patience.controller_acts):
         with look:
             pod = kube.get("Pod", "unschedulable")
-            assert scheduled(pod) == [("False", "Unschedulable")]
+            reason, _ = why_not_scheduled(pod)
+            assert reason == "Unschedulable"
     assert pod.status.phase == "Pending"
     assert pod.spec.nodeName is None
 

@@ -15,6 +15,7 @@ from fixtures.manifests import Manifest, load
 from fixtures.nodes import is_control_plane
 from fixtures.patience import patience
 from fixtures.record import Change
+from fixtures.scheduling import selecting, why_not_scheduled
 from fixtures.waiting import eventually, throughout
 
 #: The value of the label `app` that the documents' ReplicaSet selects.
@@ -461,7 +462,7 @@ def large_pod(kube: Kube, workers: list[Fields]) -> Fields:
     amount = int(quantity(smallest.status.allocatable[resource]) * 6 / 10)
     manifest = load("replicasets/large-pods.yaml")
     pod = manifest["spec"]["template"]["spec"]
-    pod["nodeSelector"] = {"kubernetes.io/hostname": smallest.metadata.labels["kubernetes.io/hostname"]}
+    pod["nodeSelector"] = selecting(smallest)
     pod["containers"][0]["resources"] = {"requests": {resource: str(amount)}}
     kube.create(manifest)
     (ready,) = exactly(1, kube.ready_pods(1))
@@ -470,7 +471,8 @@ def large_pod(kube: Kube, workers: list[Fields]) -> Fields:
 
 def is_unschedulable(pod: Fields) -> bool:
     """The scheduler has found no node for the Pod."""
-    return any(condition.reason == "Unschedulable" for condition in pod.status.conditions)
+    reason, _ = why_not_scheduled(pod)
+    return reason == "Unschedulable"
 
 
 @pytest.mark.behavior("core-concepts/replicas-spill-to-other-nodes")

@@ -13,23 +13,8 @@ from fixtures.inconclusive import Inconclusive, NotObserved
 from fixtures.kube import Kube
 from fixtures.manifests import Manifest, load
 from fixtures.patience import patience
+from fixtures.scheduling import HOSTNAME, hostname, why_not_scheduled
 from fixtures.waiting import eventually, throughout
-
-#: The label that names a node. Selectors and affinities use it.
-HOSTNAME = "kubernetes.io/hostname"
-
-
-def hostname(node: Fields) -> str:
-    """The node's label kubernetes.io/hostname."""
-    return str(node.metadata.labels[HOSTNAME])
-
-
-def why_not_scheduled(pod: Fields) -> tuple[str, str]:
-    """The reason and the message why a Pod has no node; both are empty if it has one, or if the scheduler has not tried."""
-    for condition in pod.status.conditions:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return condition.reason, condition.message
-    return "", ""
 
 
 def nodes_of(kube: Kube) -> dict[str, str | None]:

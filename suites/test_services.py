@@ -120,16 +120,16 @@ def endpoints(kube: Kube, service: str) -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def backends(home: Kube, inside: Inside) -> list[Fields]:
+def backends(shared: Kube, inside: Inside) -> list[Fields]:
     """The three Pods of the documents' Deployment, serving. All tests of the run share them and do not change them.
 
     A fourth Pod with the same label serves too, but never becomes Ready.
     """
-    home.apply(DEPLOYMENT)
-    home.apply("services/unready-pod.yaml")
+    shared.apply(DEPLOYMENT)
+    shared.apply("services/unready-pod.yaml")
     for look in eventually(within=patience.pod_starts):
         with look:
-            pods = home.pods(app="my-nginx")
+            pods = shared.pods(app="my-nginx")
             assert [pod.status.phase for pod in pods] == ["Running"] * 4
             assert {pod.metadata.name for pod in pods if not is_ready(pod)} == {"my-nginx-unready"}
     for look in eventually(within=patience.server_listens):
@@ -139,19 +139,19 @@ def backends(home: Kube, inside: Inside) -> list[Fields]:
 
 
 @pytest.fixture(scope="session")
-def svc_clusterip(home: Kube, backends: list[Fields]) -> Fields:
+def svc_clusterip(shared: Kube, backends: list[Fields]) -> Fields:
     """The documents' ClusterIP Service for the shared Pods; it is shared too."""
-    return home.apply(CLUSTER_IP)
+    return shared.apply(CLUSTER_IP)
 
 
 @pytest.fixture(scope="session")
-def svc_nodeport(home: Kube, backends: list[Fields]) -> Fields:
+def svc_nodeport(shared: Kube, backends: list[Fields]) -> Fields:
     """The documents' NodePort Service for the shared Pods; it is shared too."""
-    return home.apply(NODE_PORT)
+    return shared.apply(NODE_PORT)
 
 
 @pytest.fixture
-def own_service(home: Kube, backends: list[Fields]) -> Iterator[OwnService]:
+def own_service(shared: Kube, backends: list[Fields]) -> Iterator[OwnService]:
     """`own_service(NODE_PORT, sessionAffinity="ClientIP")` creates a Service for the shared Pods that is the test's own.
 
     It is the manifest's with a generated name and with these fields of its spec changed. It is deleted after the test.
@@ -162,14 +162,14 @@ def own_service(home: Kube, backends: list[Fields]) -> Iterator[OwnService]:
         document = load(manifest)
         document["metadata"] = {"generateName": f"{document['metadata']['name']}-"}
         document["spec"] |= changed
-        service = home.create(document)
+        service = shared.create(document)
         made.append(service.metadata.name)
         return service
 
     yield make
     for name in made:
-        if home.exists("Service", name):
-            home.delete("Service", name)
+        if shared.exists("Service", name):
+            shared.delete("Service", name)
 
 
 def serving_pod(kube: Kube, inside: Inside, deployment: Manifest) -> Fields:
@@ -324,9 +324,9 @@ def test_a_service_answers_on_its_declared_ports_only(
 
 
 @pytest.fixture(scope="session")
-def proxy_mode(home: Kube, nodes: list[Fields], run_on_node: RunOnNode) -> str:
+def proxy_mode(shared: Kube, nodes: list[Fields], run_on_node: RunOnNode) -> str:
     """The mode in which kube-proxy runs, as it says itself on the nodes. Skips where there is no kube-proxy."""
-    if not Kube(home.api, "kube-system").exists("DaemonSet", "kube-proxy"):
+    if not Kube(shared.api, "kube-system").exists("DaemonSet", "kube-proxy"):
         pytest.skip("this cluster has no DaemonSet kube-proxy; something else plays its part")
     said = [run_on_node(node.metadata.name, "curl", "--silent", "localhost:10249/proxyMode") for node in nodes]
     modes = {output.stdout for output in said if output.code == 0}
@@ -337,7 +337,7 @@ def proxy_mode(home: Kube, nodes: list[Fields], run_on_node: RunOnNode) -> str:
 
 @pytest.mark.behavior("core-concepts/kube-proxy-writes-rules-on-every-node")
 def test_kube_proxy_writes_the_rules_on_every_node(
-    home: Kube,
+    shared: Kube,
     own_service: OwnService,
     backends: list[Fields],
     nodes: list[Fields],
@@ -357,7 +357,7 @@ def test_kube_proxy_writes_the_rules_on_every_node(
             lead_to = {node: destinations(proxy_mode, printed, ip, 8080) for node, printed in rules().items()}
             assert lead_to == dict.fromkeys(names(nodes), ready_pods)
 
-    home.delete("Service", service.metadata.name)
+    shared.delete("Service", service.metadata.name)
     for look in eventually(within=patience.service_rules):
         with look:
             assert [node for node, printed in rules().items() if has_rules(proxy_mode, printed, ip)] == []
@@ -367,14 +367,14 @@ def test_kube_proxy_writes_the_rules_on_every_node(
 
 
 @pytest.mark.behavior("nginx-walkthrough/endpoints-are-the-pods")
-def test_the_endpoints_are_the_ready_pods(home: Kube, svc_clusterip: Fields, backends: list[Fields]) -> None:
+def test_the_endpoints_are_the_ready_pods(shared: Kube, svc_clusterip: Fields, backends: list[Fields]) -> None:
     """A Service's EndpointSlices list its Pods, each with its IP and UID, and say which of them are ready."""
     label = {"kubernetes.io/service-name": svc_clusterip.metadata.name}
     ready_pods = {("Pod", pod.metadata.name, pod.metadata.uid, pod.status.podIP) for pod in backends}
 
     for look in eventually(within=patience.controller_acts):
         with look:
-            listed = [endpoint for part in home.list("EndpointSlice", **label) for endpoint in part.endpoints]
+            listed = [endpoint for part in shared.list("EndpointSlice", **label) for endpoint in part.endpoints]
             refs = [(it.targetRef, it.addresses) for it in listed if it.conditions.ready]
             assert {(ref.kind, ref.name, ref.uid, *addresses) for ref, addresses in refs} == ready_pods
             assert [it.targetRef.name for it in listed if not it.conditions.ready] == ["my-nginx-unready"]
@@ -700,7 +700,7 @@ def test_a_node_port_can_be_chosen(
 
 
 @pytest.mark.behavior("core-concepts/nodeport-range-and-fixed-port")
-def test_a_node_port_that_is_taken_is_refused(home: Kube, kube: Kube, own_service: OwnService) -> None:
+def test_a_node_port_that_is_taken_is_refused(shared: Kube, kube: Kube, own_service: OwnService) -> None:
     """A node port belongs to one Service in the whole cluster. Others are refused it until that Service is deleted."""
     first = own_service(NODE_PORT)
     second = load("services/myapp-service.yaml")
@@ -710,7 +710,7 @@ def test_a_node_port_that_is_taken_is_refused(home: Kube, kube: Kube, own_servic
         kube.create(second)
     assert [refusal.fields for refusal in refusals] == [["spec.ports[0].nodePort"]]
 
-    home.delete("Service", first.metadata.name)
+    shared.delete("Service", first.metadata.name)
     assert kube.create(second).spec.ports[0].nodePort == first.spec.ports[0].nodePort
 
 
@@ -731,7 +731,7 @@ def test_a_node_port_outside_the_range_is_refused(kube: Kube, port: int) -> None
 
 @pytest.mark.behavior("objects/deleting-the-nodeport-closes-it")
 def test_a_deleted_services_node_port_is_closed(
-    home: Kube,
+    shared: Kube,
     own_service: OwnService,
     svc_nodeport: Fields,
     backends: list[Fields],
@@ -746,7 +746,7 @@ def test_a_deleted_services_node_port_is_closed(
         with look:
             assert unserved(outside, [*its_port, *anothers_port], backends) == {}
 
-    home.delete("Service", service.metadata.name)
+    shared.delete("Service", service.metadata.name)
 
     for look in eventually(within=patience.service_rules):
         with look:
@@ -784,41 +784,41 @@ def test_kubectl_creates_a_nodeport_service(
 
 
 @pytest.fixture(scope="session")
-def provider(home: Kube) -> bool:
+def provider(shared: Kube) -> bool:
     """Whether this cluster has something that gives Services of type LoadBalancer their addresses."""
-    return assigns_addresses(home)
+    return assigns_addresses(shared)
 
 
 @pytest.mark.behavior("objects/loadbalancer-needs-a-provider")
 def test_an_external_address_comes_from_a_provider(
-    home: Kube, own_service: OwnService, provider: bool, backends: list[Fields]
+    shared: Kube, own_service: OwnService, provider: bool, backends: list[Fields]
 ) -> None:
     """Kubernetes gives a LoadBalancer Service all but an external address; without a provider it never gets one."""
     name = own_service(LOAD_BALANCER).metadata.name
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert endpoints(home, name) == names(backends)
+            assert endpoints(shared, name) == names(backends)
 
     if provider:
         for look in eventually(within=patience.load_balancer):
             with look:
-                exactly(1, addresses_in(home.get("Service", name)))
+                exactly(1, addresses_in(shared.get("Service", name)))
     else:
         for look in throughout(patience.stays_so):
             with look:
-                assert_no_external_address(home, name)
+                assert_no_external_address(shared, name)
 
 
-def assert_no_external_address(home: Kube, service: str) -> None:
+def assert_no_external_address(shared: Kube, service: str) -> None:
     """Neither this Service has one nor the run's probe for a provider, for which the run has waited much longer."""
-    given = [(name, address) for name in (service, PROBE) for address in addresses_in(home.get("Service", name))]
+    given = [(name, address) for name in (service, PROBE) for address in addresses_in(shared.get("Service", name))]
     assert given == [], f"external addresses, though no provider answered the run's probe: {given}"
 
 
 @pytest.mark.behavior("core-concepts/loadbalancer-without-a-cloud-is-a-nodeport")
 @pytest.mark.usefixtures("provider")
 def test_without_a_provider_a_loadbalancer_is_a_nodeport(
-    home: Kube, own_service: OwnService, backends: list[Fields], nodes: list[Fields], inside: Inside
+    shared: Kube, own_service: OwnService, backends: list[Fields], nodes: list[Fields], inside: Inside
 ) -> None:
     """Without a provider a LoadBalancer Service has no external address, but its ClusterIP and every node's port serve."""
     service = own_service(LOAD_BALANCER)
@@ -829,21 +829,21 @@ def test_without_a_provider_a_loadbalancer_is_a_nodeport(
             assert unserved(inside, urls, backends) == {}
     for look in throughout(patience.stays_so):
         with look:
-            assert_no_external_address(home, service.metadata.name)
+            assert_no_external_address(shared, service.metadata.name)
 
 
 @pytest.mark.behavior("core-concepts/loadbalancer-gives-one-address")
 def test_a_loadbalancer_gives_all_pods_one_address(
-    home: Kube, own_service: OwnService, backends: list[Fields], cloud: Cloud, outside: Outside
+    shared: Kube, own_service: OwnService, backends: list[Fields], cloud: Cloud, outside: Outside
 ) -> None:
     """With a provider all Pods have one address outside, with the Service's own port; a client need not know any node."""
     name = own_service(LOAD_BALANCER).metadata.name
 
-    address = cloud.address_of(home, name)
+    address = cloud.address_of(shared, name)
 
     for look in eventually(within=patience.service_rules):
         with look:
-            given = addresses_in(home.get("Service", name))
+            given = addresses_in(shared.get("Service", name))
             assert given == [address], f"{cloud.name} gave {address}; the Service has {given}"
             assert set(ask(outside, f"http://{address}:8080/hostname", ENOUGH)) == names(backends)
 

@@ -15,6 +15,7 @@ from fixtures.kube import Kube, is_ready
 from fixtures.manifests import Manifest, load, load_all
 from fixtures.patience import patience
 from fixtures.record import Change
+from fixtures.scheduling import selecting
 from fixtures.waiting import eventually, throughout
 
 DATABASE = "statefulsets/mongo.yaml"
@@ -257,9 +258,9 @@ def another_worker(movable_pod: Fields, workers: list[Fields]) -> Fields:
 @pytest.mark.behavior("state-and-ingress/identity-survives-rescheduling")
 def test_the_identity_moves_to_another_node(kube: Kube, movable_pod: Fields, another_worker: Fields) -> None:
     """If no storage ties mongo-0 to its node, it may come back on another one: there, too, it is mongo-0."""
-    there = {"kubernetes.io/hostname": another_worker.metadata.labels["kubernetes.io/hostname"]}
+    there = {"nodeSelector": selecting(another_worker)}
 
-    kube.patch("StatefulSet", "mongo", {"spec": {"template": {"spec": {"nodeSelector": there}}}})
+    kube.patch("StatefulSet", "mongo", {"spec": {"template": {"spec": there}}})
     following = successor(kube, movable_pod)
 
     assert following.spec.nodeName == another_worker.metadata.name

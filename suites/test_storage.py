@@ -16,6 +16,7 @@ from fixtures.kube import Kube
 from fixtures.manifests import Manifest, load_all
 from fixtures.namespaces import temporarily_patched
 from fixtures.patience import patience
+from fixtures.scheduling import hostname, selecting, why_not_scheduled
 from fixtures.storage import move_default
 from fixtures.waiting import eventually, throughout
 
@@ -36,14 +37,6 @@ def phase(kube: Kube, thing: Fields) -> str | None:
 def event_reasons(kube: Kube, pvc: Fields) -> set[str]:
     """The reasons of all Events about a PVC."""
     return {event.reason for event in kube.events(pvc)}
-
-
-def why_not_scheduled(kube: Kube, pod: str) -> tuple[str, str]:
-    """The reason and the message why a Pod has no node; both are empty if it has one, or if the scheduler has not tried."""
-    for condition in kube.get("Pod", pod).status.conditions:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return condition.reason, condition.message
-    return "", ""
 
 
 def touch(kube: Kube, kind: str, name: str, number: int) -> None:
@@ -252,11 +245,6 @@ def local(kube: Kube, workers: list[Fields]) -> tuple[Manifest, Manifest, Manife
     return volume, pvc, pod
 
 
-def hostname(node: Fields) -> str:
-    """The node's label kubernetes.io/hostname, which affinities and selectors use."""
-    return str(node.metadata.labels["kubernetes.io/hostname"])
-
-
 @pytest.fixture
 def user(kube: Kube, workers: list[Fields]) -> Iterator[Manifest]:
     """The manifest of a Pod whose PVC is Bound to a local volume of the first worker.
@@ -313,12 +301,12 @@ def test_a_pod_follows_its_local_volume(kube: Kube, user: Manifest, workers: lis
 @pytest.mark.behavior("state-and-ingress/local-storage-is-bound-to-a-node")
 def test_a_pod_cannot_leave_its_local_volume(kube: Kube, user: Manifest, workers: list[Fields]) -> None:
     """If a Pod must run on a node without its local volume, it is Unschedulable because of the volume's node affinity."""
-    user["spec"]["nodeSelector"] = {"kubernetes.io/hostname": hostname(workers[1])}
+    user["spec"]["nodeSelector"] = selecting(workers[1])
     kube.create(user)
 
     for look in eventually(within=patience.controller_acts):
         with look:
-            reason, message = why_not_scheduled(kube, "user")
+            reason, message = why_not_scheduled(kube.get("Pod", "user"))
             assert reason == "Unschedulable"
             assert re.search("volume('s)? node affinity", message, re.IGNORECASE)
     for look in throughout(patience.stays_so):
@@ -422,7 +410,7 @@ def test_a_second_writer_waits_until_the_first_is_gone(kube: Kube, second_writer
     kube.create(second_writer)
     for look in eventually(within=patience.controller_acts):
         with look:
-            reason, _ = why_not_scheduled(kube, "second")
+            reason, _ = why_not_scheduled(kube.get("Pod", "second"))
             assert reason == "Unschedulable"
     for look in throughout(patience.stays_so):
         with look:
@@ -440,7 +428,7 @@ def second_on_the_same_node(kube: Kube) -> Manifest:
     pvc["spec"]["accessModes"] = ["ReadWriteOnce"]
     kube.apply([pvc, first])
     node = kube.get("Node", kube.ready_pod("first").spec.nodeName)
-    second["spec"]["nodeSelector"] = {"kubernetes.io/hostname": hostname(node)}
+    second["spec"]["nodeSelector"] = selecting(node)
     return second
 
 
@@ -454,14 +442,14 @@ def test_read_write_once_means_one_node_not_one_pod(kube: Kube, second_on_the_sa
 
 
 @pytest.fixture
-def elsewhere(kube: Kube, home: Kube) -> Iterator[tuple[Manifest, Manifest]]:
+def elsewhere(kube: Kube, shared: Kube) -> Iterator[tuple[Manifest, Manifest]]:
     """The manifests of a PVC and of a Pod that uses it; the PVC exists in another namespace."""
     pvc, pod = load_all("storage/elsewhere.yaml")
     name = pvc["metadata"]["name"] = pod["metadata"]["name"] = kube.namespace
     pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = name
-    home.create(pvc)
+    shared.create(pvc)
     yield pvc, pod
-    home.delete(PVC, name)
+    shared.delete(PVC, name)
 
 
 @pytest.mark.behavior("state-and-ingress/claim-in-the-pods-namespace")
@@ -472,7 +460,7 @@ def test_a_pvc_of_another_namespace_is_not_found(kube: Kube, elsewhere: tuple[Ma
     kube.create(pod)
     for look in eventually(within=patience.controller_acts):
         with look:
-            reason, message = why_not_scheduled(kube, name)
+            reason, message = why_not_scheduled(kube.get("Pod", name))
             assert reason == "Unschedulable"
             assert f'persistentvolumeclaim "{name}" not found' in message
     for look in throughout(patience.stays_so):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from ipaddress import ip_address
 
 import pytest
 
 from fixtures.clients import Outside, Reply
 from fixtures.counting import exactly
 from fixtures.fields import Fields
+from fixtures.interfaces import INTERFACES, Interface, addresses
 from fixtures.kube import Kube
 from fixtures.manifests import load
 from fixtures.nodes import internal_ip
 from fixtures.patience import patience
+from fixtures.scheduling import selecting
 from fixtures.waiting import eventually
 from machine.output import Output
 
@@ -25,8 +26,6 @@ NAME, LABEL = "svc-local-nodeport", "my-nginx"
 
 #: A URL on each node, by the node's name.
 Urls = dict[str, str]
-
-Interface = IPv4Interface | IPv6Interface
 
 
 @pytest.mark.behavior("objects/traffic-policy-defaults-to-cluster")
@@ -42,11 +41,6 @@ def test_external_traffic_policy_defaults_to_cluster(kube: Kube, type: str, poli
     kube.create(manifest)
 
     assert kube.get("Service", NAME).spec.externalTrafficPolicy == policy
-
-
-def selecting(node: Fields) -> dict[str, str]:
-    """A nodeSelector for this node alone."""
-    return {"kubernetes.io/hostname": node.metadata.labels["kubernetes.io/hostname"]}
 
 
 @pytest.fixture
@@ -88,13 +82,6 @@ def seen_by_the_pod(outside: Outside, urls: Urls, client: int = 0) -> dict[str, 
     }
 
 
-def interfaces_of(node: str, run_on_node: Callable[..., Output]) -> list[Interface]:
-    """The addresses of a node's own that others can reach, so no loopback address, each with its network."""
-    links = json.loads(run_on_node(node, "ip", "-json", "address", "show").stdout)
-    entries = [entry for link in links if link["ifname"] != "lo" for entry in link["addr_info"]]
-    return [ip_interface(f"{entry['local']}/{entry['prefixlen']}") for entry in entries]
-
-
 def is_a_nodes(address: str, interfaces: list[Interface], outside: Outside) -> bool:
     """Whether it is one of the node's addresses, or another one of the nodes' network that is no client's.
 
@@ -111,7 +98,7 @@ def test_under_cluster_every_node_answers_and_hides_the_client(
     outside: Outside, cluster: Urls, run_on_node: Callable[..., Output]
 ) -> None:
     """Under Cluster any node passes a request on to the Pod, and the Pod sees an address of the nodes, not the client's."""
-    interfaces = {node: interfaces_of(node, run_on_node) for node in cluster}
+    interfaces = {node: addresses(run_on_node(node, *INTERFACES)) for node in cluster}
 
     for look in eventually(within=patience.service_rules):
         with look:

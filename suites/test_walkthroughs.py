@@ -6,7 +6,6 @@ A test takes its lines from there: as printed, or in the form that stands beside
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
@@ -19,6 +18,7 @@ from fixtures.fields import Fields
 from fixtures.inconclusive import NotObserved
 from fixtures.ingress import IngressClient
 from fixtures.kube import Kube, is_ready
+from fixtures.kubectl import last_applied
 from fixtures.namespaces import in_namespace
 from fixtures.nodes import internal_ip, is_control_plane
 from fixtures.patience import patience
@@ -104,15 +104,16 @@ def programs(output: Output) -> set[str]:
 @pytest.mark.behavior("walkthroughs/core-concepts-processes")
 def test_components_are_processes_of_their_node(run_on_node: Callable[..., Output], nodes: list[Fields]) -> None:
     """What runs in a Pod is a process of the node, too: ps shows the components there, and the kubelet beside them."""
-    on = [node.metadata.name for node in nodes if is_control_plane(node)]
+    on = [node for node in nodes if is_control_plane(node)]
     assert on
 
-    def console(line: str) -> set[str]:
-        return programs(run_on_node(on[0], "sh", "-c", line))
+    def console(line: str, node: Fields) -> set[str]:
+        return programs(run_on_node(node.metadata.name, "sh", "-c", line))
 
-    assert "kube-apiserver" in console("ps -aux | grep kube-apiserver")
-    assert "kube-controller-manager" in console("ps -aux | grep kube-controller-manager")
-    assert "kubelet" in console("ps -aux | grep kubelet")
+    assert "kube-apiserver" in console("ps -aux | grep kube-apiserver", on[0])
+    assert "kube-controller-manager" in console("ps -aux | grep kube-controller-manager", on[0])
+    without = [node.metadata.name for node in nodes if "kubelet" not in console("ps -aux | grep kubelet", node)]
+    assert without == []
 
 
 # --- core-concepts: objects from files
@@ -154,11 +155,10 @@ def test_a_context_has_a_default_namespace(kube: Kube, shell: Shell) -> None:
     assert f"No resources found in {dev} namespace." in shell.output("kubectl get pods").stderr
 
 
-def last_applied(pod: Fields) -> tuple[str, dict[str, str]]:
+def in_last_file(pod: Fields) -> tuple[str, dict[str, str]]:
     """The image and the labels that the file had when it was applied last, from the annotation that kubectl writes."""
-    annotation = pod.metadata.annotations.get("kubectl.kubernetes.io/last-applied-configuration")
-    assert annotation, "the Pod has no annotation with the file that was applied last"
-    file = json.loads(annotation)
+    file = last_applied(pod)
+    assert file, "the Pod has no annotation with the file that was applied last"
     return file["spec"]["containers"][0]["image"], file["metadata"]["labels"]
 
 
@@ -171,19 +171,19 @@ def test_apply_follows_the_file(kube: Kube, shell: Shell) -> None:
     shell.write("kubectl/pod-definition.yaml")
     labels = {"app": "myapp", "type": "front-end"}
     assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod created\n"
-    assert last_applied(kube.get("Pod", "myapp-pod")) == ("nginx:1.22.1", labels)
+    assert in_last_file(kube.get("Pod", "myapp-pod")) == ("nginx:1.22.1", labels)
 
     shell.change("pod-definition.yaml", "nginx:1.22.1", "nginx:1.26.3")
     assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod configured\n"
     pod = kube.get("Pod", "myapp-pod")
     assert pod.spec.containers[0].image == "nginx:1.26.3"
-    assert last_applied(pod) == ("nginx:1.26.3", labels)
+    assert in_last_file(pod) == ("nginx:1.26.3", labels)
 
     shell.change("pod-definition.yaml", "    type: front-end\n", "")
     assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod configured\n"
     pod = kube.get("Pod", "myapp-pod")
     assert pod.metadata.labels == {"app": "myapp"}
-    assert last_applied(pod) == ("nginx:1.26.3", {"app": "myapp"})
+    assert in_last_file(pod) == ("nginx:1.26.3", {"app": "myapp"})
 
 
 # --- objects: Pods
@@ -268,7 +268,7 @@ def one_made_by_hand(kube: Kube, shell: Shell) -> None:
 @pytest.mark.behavior("walkthroughs/objects-labels")
 @pytest.mark.usefixtures("one_made_by_hand")
 def test_the_label_decides_whose_a_pod_is(kube: Kube, shell: Shell) -> None:
-    """Section 3.3: a Pod with the label counts, a Pod without it is nobody's: another takes its place, and it stays."""
+    """Section 3.3: a Pod with the label counts, a Pod without it has no owner: another takes its place, and it stays."""
     shell("kubectl apply -f replicaset-nginx.yaml")
     four = {pod.metadata.name for pod in kube.ready_pods(4, app=LABEL)}
     assert "my-nginx-pod" in four
@@ -474,7 +474,7 @@ def pacman_namespace(shell: Shell, made_by_the_test: Kube) -> Kube:
 
 @pytest.mark.behavior("walkthroughs/state-and-ingress-pacman")
 def test_the_whole_application_comes_from_one_line(shell: Shell, pacman_namespace: Kube) -> None:
-    """One file makes a namespace and what is in it; the volume of its claim has no namespace."""
+    """One file makes a namespace and what is in it; the volume of its PersistentVolumeClaim (PVC) has no namespace."""
     kube, name = pacman_namespace, pacman_namespace.namespace
     assert name not in names(shell("kubectl get namespace"))
 

@@ -12,7 +12,7 @@ from fixtures.api import ApiRefusal
 from fixtures.clients import Inside
 from fixtures.fields import Fields
 from fixtures.kube import Kube
-from fixtures.manifests import load
+from fixtures.manifests import load_all
 from fixtures.namespaces import PATCHED
 from fixtures.patience import patience
 from machine.output import Output
@@ -107,7 +107,7 @@ def test_a_node_must_have_a_client_if_pods_can_run_there(one: dict[str, Any], aw
     assert clients._takes_a_client(Fields.of(one)) is awaited
 
 
-class Home:
+class Shared:
     """The shared namespace, for a user who may not list Nodes."""
 
     def __init__(self, scheduled: int, *nodes: str) -> None:
@@ -133,17 +133,23 @@ class Home:
 
 
 def test_without_the_right_to_list_nodes_the_daemonset_decides() -> None:
-    assert clients._awaited_nodes(cast("Kube", Home(2, "one", "two"))) == {"one", "two"}
+    assert clients._awaited_nodes(cast("Kube", Shared(2, "one", "two"))) == {"one", "two"}
     with pytest.raises(AssertionError, match="on 1 of 2 nodes"):
-        clients._awaited_nodes(cast("Kube", Home(1, "one")))
+        clients._awaited_nodes(cast("Kube", Shared(1, "one")))
 
 
-def test_the_clients_comply_with_the_restricted_standard() -> None:
-    spec = load("clients/inside.yaml")["spec"]["template"]["spec"]
+@pytest.mark.parametrize(
+    "manifest", ["clients/inside.yaml", "control_plane/certificates.yaml", "namespaces/db-service.yaml"]
+)
+def test_pods_that_only_help_comply_with_the_restricted_standard(manifest: str) -> None:
+    workloads = [document["spec"] for document in load_all(manifest) if document["kind"] != "Service"]
+    assert workloads
 
-    (container,) = spec["containers"]
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["runAsUser"] > 0
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & spec.keys()
+    for workload in workloads:
+        spec = workload["template"]["spec"] if "template" in workload else workload
+        (container,) = spec["containers"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & spec.keys()

@@ -34,7 +34,7 @@ class Cluster:
         self.others, self._given = list(others), given
         self.before_patch: Callable[[dict[str, Any]], object] = lambda _: None
 
-    def home(self) -> Kube:
+    def shared(self) -> Kube:
         """The run's shared namespace, as another process sees it."""
         return cast("Kube", Process(self))
 
@@ -81,34 +81,34 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_provider_is_found_before_it_has_services() -> None:
-    assert assigns_addresses(Cluster(given=(ADDRESS,)).home())
+    assert assigns_addresses(Cluster(given=(ADDRESS,)).shared())
 
 
 def test_a_provider_that_gives_hostnames_is_found() -> None:
-    assert assigns_addresses(Cluster(given=({"hostname": "lb.example"},)).home())
+    assert assigns_addresses(Cluster(given=({"hostname": "lb.example"},)).shared())
 
 
 def test_without_an_address_there_is_no_provider() -> None:
-    assert not assigns_addresses(Cluster(service("without")).home())
+    assert not assigns_addresses(Cluster(service("without")).shared())
 
 
 def test_addresses_from_the_suite_do_not_show_a_provider() -> None:
-    assert not assigns_addresses(Cluster(service("of-a-test", DOCUMENTATION_ADDRESS)).home())
+    assert not assigns_addresses(Cluster(service("of-a-test", DOCUMENTATION_ADDRESS)).shared())
 
 
 def test_a_provider_that_gives_only_the_probe_no_address_exists_but_is_broken() -> None:
     cluster = Cluster(service("foreign", ADDRESS), service("own"))
 
-    assert assigns_addresses(cluster.home())
+    assert assigns_addresses(cluster.shared())
     with pytest.raises(AssertionError, match="expected 1, found 0"):
-        Provider().address_of(cluster.home(), "own")
+        Provider().address_of(cluster.shared(), "own")
 
 
 def test_two_addresses_are_an_error() -> None:
     cluster = Cluster(service("own", ADDRESS, {"ip": "10.1.2.4"}))
 
     with pytest.raises(AssertionError, match="expected 1, found 2"):
-        Provider().address_of(cluster.home(), "own")
+        Provider().address_of(cluster.shared(), "own")
 
 
 class Refusing:
@@ -125,12 +125,12 @@ def test_without_the_right_to_list_services_there_are_none() -> None:
 
 def test_later_processes_get_the_first_answer() -> None:
     cluster = Cluster()
-    assert not assigns_addresses(cluster.home())
+    assert not assigns_addresses(cluster.shared())
 
     assert cluster.probe
     cluster.probe["status"] = service("late", ADDRESS)["status"]
 
-    assert not assigns_addresses(cluster.home())
+    assert not assigns_addresses(cluster.shared())
 
 
 def test_the_first_written_of_two_answers_counts() -> None:
@@ -140,14 +140,14 @@ def test_the_first_written_of_two_answers_counts() -> None:
     cluster = Cluster()
     cluster.before_patch = another_process_answers
 
-    assert assigns_addresses(cluster.home())
+    assert assigns_addresses(cluster.shared())
 
 
 def test_a_process_checks_once() -> None:
     cluster = Cluster(given=(ADDRESS,))
-    home = cluster.home()
+    shared = cluster.shared()
 
-    first = assigns_addresses(home)
+    first = assigns_addresses(shared)
     cluster.probe = None
 
-    assert assigns_addresses(home) is first
+    assert assigns_addresses(shared) is first

@@ -25,7 +25,7 @@ OF_FIXED_LENGTH = {"load_all", "partition", "rpartition", "divmod"}
 COUNTED = {"exactly", "ready_pods"}
 
 #: Names of the objects that send requests to the cluster.
-KUBES = {"kube", "home", "everywhere"}
+KUBES = {"kube", "shared", "everywhere"}
 
 COUNT = "raises ValueError, which is no verdict; write `exactly(n, ...)`"
 FIRST = "raises IndexError, which is no verdict; write `(thing,) = exactly(1, ...)`"
@@ -224,7 +224,7 @@ def test_there_are_suites_to_check(root: Path) -> None:
         "head, row = (line.split() for line in lines)",
         "status, reason = line.split()",
         "pod = kube.ready_pods(replicas)[0]",
-        "last = home.list('Pod')[-1]",
+        "last = shared.list('Pod')[-1]",
         "there, ready = zip(*over_time(pods), strict=True)",
         "pairs = dict(zip(head, row, strict=True))",
         "number = names.index('web')",

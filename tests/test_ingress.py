@@ -46,11 +46,11 @@ def test_a_controller_is_available_on_fresh_status() -> None:
 @pytest.mark.parametrize(
     ("deployment", "why"),
     [
-        (controller(generation=2), "has not seen the newest"),
-        (controller(observed=None), "has not seen the newest"),
-        (controller(updatedReplicas=0), "'updated': 0"),
-        (controller(availableReplicas=0), "'available': 0"),
-        (controller(replicas=2, availableReplicas=2), "'replicas': 2"),
+        (controller(generation=2), "has seen generation 1, but not 2"),
+        (controller(observed=None), "has seen generation 0, but not 1"),
+        (controller(updatedReplicas=0), "0 of 1 Pods are updated"),
+        (controller(availableReplicas=0), "0 of 1 Pods are available"),
+        (controller(replicas=2, availableReplicas=2), "2 of 1 Pods are there"),
     ],
 )
 def test_a_controller_that_is_not_ready_says_why(deployment: Fields, why: str) -> None:

@@ -58,11 +58,10 @@ BY_NAME = (
     "walkthroughs/objects-cluster-ip",
 )
 
-#: The behaviors whose fixtures send a request to the application's front end by its name.
+#: The behaviors whose fixtures store a score in the application: its front end finds the database by its name.
 SET_UP_BY_NAME = (
     "state-and-ingress/score-survives-the-database-pod",
     "state-and-ingress/front-end-scales-to-ten",
-    "state-and-ingress/port-forward",
     "walkthroughs/state-and-ingress-game",
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 TESTS = """
 import pytest
-from fixtures import shared
+from fixtures import retried
 
 tries = []
 
@@ -36,7 +36,7 @@ def test_uses_it(built_on_it, number):
 def run(tmp_path: Path, root: Path, tests: str) -> list[str]:
     """The result of each test, as `pytest -v` prints it."""
     (tmp_path / "test_it.py").write_text(tests)
-    command = [sys.executable, "-m", "pytest", "-p", "fixtures.shared", "-p", "no:cacheprovider", "-rA", "-q"]
+    command = [sys.executable, "-m", "pytest", "-p", "fixtures.retried", "-p", "no:cacheprovider", "-rA", "-q"]
     done = subprocess.run(
         [*command, "--rootdir", str(tmp_path), "-c", "/dev/null", str(tmp_path)],
         cwd=root,
@@ -57,7 +57,7 @@ def test_the_next_test_tries_again(tmp_path: Path, root: Path) -> None:
 
 
 def test_a_fixture_whose_tries_took_too_long_is_not_tried_again(tmp_path: Path, root: Path) -> None:
-    lines = run(tmp_path, root, TESTS + "\n\nshared.ALL_TRIES = 0\n")
+    lines = run(tmp_path, root, TESTS + "\n\nretried.ALL_TRIES = 0\n")
 
     assert [line.split()[0] for line in lines] == ["ERROR"] * 4
     assert all("no thing at try 1" in line for line in lines)
