@@ -24,7 +24,10 @@ class Machine(Engine):
                 del things[name]
             return ""
         filters = {arg for option, arg in pairwise(args) if option == "--filter"}
-        return "\n".join(name for name, passes in things.items() if filters <= passes)
+        found = {name: passes for name, passes in things.items() if filters <= passes}
+        if args[0] == "volume":
+            return "\n".join(f"{name} {' '.join(labels)}" for name, labels in found.items())
+        return "\n".join(found)
 
     def names(self) -> set[str]:
         """The names of all things that are left."""
@@ -33,7 +36,7 @@ class Machine(Engine):
 
 def node(cluster: str) -> set[str]:
     """The filters that let a node of this cluster through."""
-    return {f"label=io.x-k8s.kind.cluster={cluster}", f"network={cluster}"}
+    return {"label=io.x-k8s.kind.cluster", f"label=io.x-k8s.kind.cluster={cluster}", f"network={cluster}"}
 
 
 @pytest.fixture
@@ -42,18 +45,26 @@ def machine() -> Machine:
         "mine-control-plane": node("mine"),
         "mine-of-any-role": node("mine"),
         "mine-2-worker": node("mine-2"),
+        "mine-too-worker": node("mine-too"),
         "outside": {"network=mine"},
         "another": {"network=podman"},
     }
-    volumes = {name: {f"label={name.removeprefix('var-')}"} for name in ("var-mine-of-any-role", "var-mine-2-worker")}
-    networks = {name: set[str]() for name in ("mine", "mine-2", "podman")}
+    nodes = (
+        "mine-of-any-role",
+        "mine-worker2",
+        "mine-2-worker",
+        "mine-too-worker",
+    )  # there is no container mine-worker2
+    volumes = {f"var-{name}": {f"{name}=", "io.podman=x"} for name in nodes}
+    networks = {name: set[str]() for name in ("mine", "mine-2", "mine-too", "podman")}
     return Machine("podman", things={"container": containers, "volume": volumes, "network": networks})
 
 
 def test_a_cluster_is_removed_with_all_that_is_its_own(machine: Machine) -> None:
     machine.remove_cluster("mine")
 
-    assert machine.names() == {"mine-2-worker", "another", "var-mine-2-worker", "mine-2", "podman"}
+    of_others = {f"{prefix}mine-{name}-worker" for prefix in ("", "var-") for name in ("2", "too")}
+    assert machine.names() == of_others | {"another", "mine-2", "mine-too", "podman"}
 
 
 def test_a_cluster_that_is_not_there_is_not_removed(machine: Machine) -> None:
