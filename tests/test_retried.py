@@ -33,12 +33,12 @@ def test_uses_it(built_on_it, number):
 """
 
 
-def run(tmp_path: Path, root: Path, tests: str) -> list[str]:
-    """The result of each test, as `pytest -v` prints it."""
+def printed(tmp_path: Path, root: Path, tests: str) -> list[str]:
+    """What pytest prints about these tests."""
     (tmp_path / "test_it.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-p", "fixtures.retried", "-p", "no:cacheprovider", "-rA", "-q"]
     done = subprocess.run(
-        [*command, "--rootdir", str(tmp_path), "-c", "/dev/null", str(tmp_path)],
+        [*command, "--tb=short", "--rootdir", str(tmp_path), "-c", "/dev/null", str(tmp_path)],
         cwd=root,
         env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
@@ -46,7 +46,12 @@ def run(tmp_path: Path, root: Path, tests: str) -> list[str]:
         timeout=60,
         check=False,
     )
-    return [line for line in done.stdout.splitlines() if line.startswith(("PASSED", "ERROR"))]
+    return done.stdout.splitlines()
+
+
+def run(tmp_path: Path, root: Path, tests: str) -> list[str]:
+    """The result of each test, as `pytest -v` prints it."""
+    return [line for line in printed(tmp_path, root, tests) if line.startswith(("PASSED", "ERROR"))]
 
 
 def test_the_next_test_tries_again(tmp_path: Path, root: Path) -> None:
@@ -61,3 +66,11 @@ def test_a_fixture_whose_tries_took_too_long_is_not_tried_again(tmp_path: Path, 
 
     assert [line.split()[0] for line in lines] == ["ERROR"] * 4
     assert all("no thing at try 1" in line for line in lines)
+
+
+def test_the_traceback_begins_with_the_fixture(tmp_path: Path, root: Path) -> None:
+    fixtures, _, tests = TESTS.partition("@pytest.mark")
+    (tmp_path / "conftest.py").write_text(fixtures)
+    lines = printed(tmp_path, root, f"import pytest\n\n\n@pytest.mark{tests}")
+
+    assert [line.rpartition(": in ")[2] for line in lines if ".py:" in line and ": in " in line] == ["thing", "thing"]
