@@ -156,7 +156,8 @@ def test_a_process_in_the_background_does_not_hold_the_command(here: Here, tmp_p
 def test_what_a_process_in_the_background_prints_between_two_commands_is_dropped(here: Here, tmp_path: Path) -> None:
     done = tmp_path / "done"
     here.run("sh", "-c", '(sleep 0.1; echo late; echo late >&2; touch "$1") &', "start", str(done))
-    while not done.exists():
+    deadline = time.monotonic() + LONG
+    while not done.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
 
     assert here.run("echo", "next") == Output("next\n", "", 0)
@@ -200,8 +201,10 @@ def test_a_shell_that_ended_between_two_commands_is_opened_again(here: Here) -> 
 
 
 def test_a_shell_that_ends_during_a_command_is_a_lost_connection(here: Here) -> None:
+    here.run("true")
+
     with pytest.raises(ConnectionError, match=r"the shell in here ended during sh -c .*half"):
-        here.run("sh", "-c", "echo half >&2; kill -9 $PPID")
+        here.run("sh", "-c", 'echo half >&2; kill -9 "$1"', "kill", str(here.processes[0].pid))
 
     assert here.run("echo", "again").stdout == "again\n"
 
