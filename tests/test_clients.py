@@ -8,13 +8,14 @@ from typing import Any, cast
 import pytest
 
 from fixtures import clients
-from fixtures.api import ApiRefusal
+from fixtures.api import ApiRefusal, PodStreams
 from fixtures.clients import Inside
 from fixtures.fields import Fields
 from fixtures.kube import Kube
 from fixtures.manifests import load_all
 from fixtures.namespaces import PATCHED
 from fixtures.patience import patience
+from fixtures.session import Sessions
 from machine.output import Output
 
 READY, NOT_READY = ({"conditions": [{"type": "Ready", "status": status}]} for status in ("True", "Unknown"))
@@ -66,10 +67,12 @@ def test_a_request_that_was_not_sent_is_an_error(output: Output) -> None:
 class Refusing:
     """A namespace in which no command can be run."""
 
-    def __init__(self, status: int) -> None:
-        self.status = status
+    namespace = "home"
 
-    def exec(self, *_: str, timeout: float) -> Output:
+    def __init__(self, status: int) -> None:
+        self.api, self.status = self, status
+
+    def shell(self, *_: object) -> PodStreams:
         """The API server refuses."""
         raise ApiRefusal("exec", self.status, "{}")
 
@@ -78,6 +81,16 @@ class Refusing:
 def test_only_a_missing_right_to_use_a_client_pod_is_a_refusal(status: int, error: type[Exception]) -> None:
     with pytest.raises(error):
         Inside(cast("Kube", Refusing(status)), {"worker": "inside-1"}).get("http://web")
+
+
+@pytest.mark.parametrize("code", [126, 127])
+def test_a_command_that_cannot_be_started_in_a_client_pod_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(Sessions, "run", lambda *_, **__: Output("", "dig: not found", code))
+
+    with pytest.raises(RuntimeError, match="dig cannot be run in the client Pod inside-1: dig: not found"):
+        Inside(cast("Kube", Refusing(0)), {"worker": "inside-1"}).addresses("web")
 
 
 def test_limits_of_clients_scale_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
