@@ -1,0 +1,1 @@
+"""The bench: what whole runs take, and how two checkouts compare."""
