@@ -36,7 +36,7 @@ def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
     if isinstance(longrepr, tuple | list):
         return _one_line(str(longrepr[2]).removeprefix("Skipped: "), REASON)
     crash = getattr(longrepr, "reprcrash", None)
-    text = str(crash.message) if crash else _text_of(str(longrepr or "no reason given"))
+    text = str(crash.message) if crash else _text_of(str(longrepr or "no reason given"), report.when)
     traceback = getattr(longrepr, "reprtraceback", None)
     entries = list(getattr(traceback, "reprentries", ()))
     told = _Parts.of(text)
@@ -45,10 +45,12 @@ def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
     return fixture + "; ".join(parts) + (f" ({told.waited})" if told.waited else "")
 
 
-def _text_of(text: str) -> str:
-    """The text of a plain report; if a fixture does not exist, only the line that says so."""
-    errors = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")]
-    return errors[0] if errors and text.startswith("file ") else text
+def _text_of(text: str, when: str | None) -> str:
+    """The text of a plain report; if a fixture does not exist or a suite cannot be imported, only the line that says so."""
+    errors = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")] or [text]
+    if when == "collect":
+        return errors[-1]
+    return errors[0] if text.startswith("file ") else text
 
 
 def _one_line(text: str, limit: int) -> str:
