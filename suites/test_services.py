@@ -19,6 +19,7 @@ from fixtures.clients import Inside, Outside
 from fixtures.cloud import PROBE, Cloud, addresses_in, assigns_addresses
 from fixtures.counting import exactly
 from fixtures.fields import Fields
+from fixtures.hopeless import HopelessWait
 from fixtures.kube import Kube, is_ready
 from fixtures.kube_proxy import PRINT_RULES, destinations, has_rules
 from fixtures.kubectl import Kubectl
@@ -127,7 +128,9 @@ def backends(home: Kube, inside: Inside) -> list[Fields]:
     """
     home.apply(DEPLOYMENT)
     home.apply("services/unready-pod.yaml")
-    for look in eventually(within=patience.pod_starts):
+    labels = {"app": "my-nginx"}
+    hopeless = HopelessWait(home, lambda: home.aside().list("Pod", **labels), labels)
+    for look in eventually(within=patience.pod_starts, hopeless=hopeless.check):
         with look:
             pods = home.pods(app="my-nginx")
             assert [pod.status.phase for pod in pods] == ["Running"] * 4

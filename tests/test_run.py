@@ -252,6 +252,39 @@ def test_inconclusive_tests_are_errors_in_junit(outcomes: Ended) -> None:
     assert suite.get("errors") == str(sum(found == ["error"] for found in tags.values()))
 
 
+WITHOUT_IMAGE = """
+@shows("called")
+def test_called(kube): assert kube.pods() == []
+
+@pytest.fixture
+def no_pod(kube): assert kube.pods() == []
+
+@shows("set-up")
+def test_set_up(no_pod): pass
+"""
+
+
+def test_a_missing_image_is_inconclusive_and_its_reason_has_the_remedy(tmp_path: Path) -> None:
+    waiting = {"name": "web", "image": "nginx:1", "state": {"waiting": {"reason": "ErrImagePull"}}}
+    cluster = StubCluster()
+    cluster.pods = [
+        {
+            "metadata": {"name": "web"},
+            "spec": {"nodeName": "worker"},
+            "status": {"phase": "Pending", "containerStatuses": [waiting]},
+        }
+    ]
+    write_sample(tmp_path, WITHOUT_IMAGE, {})
+
+    run = ended(tmp_path, start(tmp_path, cluster.address))
+    cluster.close()
+
+    why = "the image nginx:1 cannot be pulled on node worker (ErrImagePull); put it there or give the cluster a registry: "
+    assert run.verdicts() == {"called": "inconclusive", "set-up": "inconclusive"}
+    assert run.reason("called").startswith(f"{why}./verify --list-images; assert [Pod web] == []")
+    assert run.reason("set-up").startswith(f"fixture no_pod: {why}./verify --list-images; assert [Pod web] == []")
+
+
 CHOICE = """
 @shows("a")
 @pytest.mark.parametrize("n", [1, 2])
