@@ -27,6 +27,12 @@ COUNTED = {"exactly", "ready_pods"}
 #: Names of the objects that send requests to the cluster.
 KUBES = {"kube", "home", "everywhere"}
 
+#: What objects and Pods have by name, and may lack.
+NAMED = {"labels", "annotations", "matchLabels", "options"}
+
+#: Every Node has this label, and no test claims it. Without it nothing can be looked at.
+GIVEN = {"HOSTNAME", "'kubernetes.io/hostname'"}
+
 COUNT = "raises ValueError, which is no verdict; write `exactly(n, ...)`"
 FIRST = "raises IndexError, which is no verdict; write `(thing,) = exactly(1, ...)`"
 
@@ -64,6 +70,11 @@ def _called(node: ast.expr) -> str:
     if not isinstance(node, ast.Call):
         return ""
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _attribute_or_call(node: ast.expr) -> str:
+    """The last name in an attribute or a call: "labels" of `pod.metadata.labels`, "options" of `options(pod)`."""
+    return node.attr if isinstance(node, ast.Attribute) else _called(node)
 
 
 def _asks_kube(node: ast.expr) -> bool:
@@ -104,6 +115,8 @@ def _flaw(node: ast.AST, fixed: set[str]) -> str | None:
         return f"unpacking {COUNT}" if any(_may_differ(target, node.value, fixed) for target in targets) else None
     if isinstance(node, ast.Subscript):
         place = ast.unparse(node.slice)
+        if _attribute_or_call(node.value) in NAMED and isinstance(node.ctx, ast.Load) and place not in GIVEN:
+            return f"[{place}] raises KeyError, which is no verdict; write `.get({place})`"
         found = _asks_kube(node.value) and place in ("0", "-1") and not _counts(node.value, 1)
         return f"[{place}] of what the cluster has {FIRST}" if found else None
     if not isinstance(node, ast.Call):
@@ -229,6 +242,9 @@ def test_there_are_suites_to_check(root: Path) -> None:
         "pairs = dict(zip(head, row, strict=True))",
         "number = names.index('web')",
         "pod = next(pod for pod in pods if is_ready(pod))",
+        "uid = pod.metadata.labels[JOB_UID]",
+        "index = pod.metadata.annotations['index']",
+        "peers = options(pod)['--initial-cluster'].split(',')",
     ],
 )
 def test_a_hidden_assertion_is_found(code: str) -> None:
@@ -254,6 +270,8 @@ def test_a_hidden_assertion_is_found(code: str) -> None:
         "pairs = list(zip(head, row, strict=False))",
         "container = pod.spec.containers[0]",
         "index = labels['index']",
+        "index = pod.metadata.labels.get('index')",
+        "name = node.metadata.labels['kubernetes.io/hostname']",
     ],
 )
 def test_code_that_does_not_depend_on_the_cluster_is_allowed(code: str) -> None:
