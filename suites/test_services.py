@@ -194,11 +194,12 @@ def one_pod(kube: Kube, inside: Inside) -> Fields:
 
 @pytest.fixture
 def pod_slow_to_end(kube: Kube, inside: Inside) -> Fields:
-    """The same, but its Pods run on for ten seconds after their deletion, and keep their IPs until then."""
+    """The same, but its Pods run on after their deletion, as long as another may take to start, and keep their IPs."""
     deployment = load(DEPLOYMENT)
     pod = deployment["spec"]["template"]["spec"]
-    pod["terminationGracePeriodSeconds"] = 15
-    pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 10}}}
+    seconds = round(patience.pod_starts)
+    pod["terminationGracePeriodSeconds"] = seconds + 5
+    pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": seconds}}}
     return serving_pod(kube, inside, deployment)
 
 
