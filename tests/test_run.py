@@ -282,7 +282,7 @@ def test_a_missing_image_is_inconclusive_and_its_reason_has_the_remedy(tmp_path:
     why = "the image nginx:1 cannot be pulled on node worker (ErrImagePull); put it there or give the cluster a registry: "
     assert run.verdicts() == {"called": "inconclusive", "set-up": "inconclusive"}
     assert run.reason("called").startswith(f"{why}./verify --list-images; assert [Pod web] == []")
-    assert run.reason("set-up").startswith(f"fixture no_pod: {why}./verify --list-images; assert [Pod web] == []")
+    assert run.reason("set-up").startswith(f"{why}./verify --list-images; assert [Pod web] == []")
 
 
 CHOICE = """
