@@ -73,7 +73,7 @@ def etcdctl(bare_etcdctl: Callable[..., Output]) -> Ask:
     files = [f"{option}={file}" for option, file in FILES.items()]
 
     def ask(*command: str) -> str:
-        done = bare_etcdctl(*files, "--command-timeout=20s", *command)
+        done = bare_etcdctl(*files, f"--command-timeout={20 * patience.factor:g}s", *command)
         assert done.code == 0, f"etcdctl {' '.join(command)}: {last_line(done.stderr)}"
         return done.stdout
 
