@@ -89,7 +89,8 @@ def curl(client: Client, count: int, *arguments: str, silence: int = 2) -> list[
     """Each URL that was asked, in order, and the answer; "curl error 7" (see NO_ANSWER) where no answer came.
 
     Silence of so many seconds is no answer; `--patience` multiplies them. Raises RuntimeError where curl has not asked all
-    of the `count` URLs, because then nothing is known about the cluster. With --fail-early the first one without an answer is the last one asked.
+    of the `count` URLs, because then nothing is known about the cluster. With --fail-early the first one without an answer
+    is the last one asked.
     """
     limit = ("--max-time", f"{silence * patience.factor:g}")
     write_out = ("--write-out", "\t%{url}\t%{exitcode}\n")

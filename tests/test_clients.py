@@ -114,7 +114,7 @@ class Containers(Engine):
 def test_the_clients_outside_get_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "kind_nodes", lambda _: KindNodes(Containers("podman"), "k"))
 
-    fixture = clients.outside._get_wrapped_function()  # type: ignore[attr-defined]
+    fixture = clients.outside._get_wrapped_function()
     for _ in fixture(cast("Api", object()), RunId("abc", "host", "1.1"), "main"):
         pass
 

@@ -119,7 +119,9 @@ def test_no_answer_is_no_result(tmp_path: Path) -> None:
         kubectl("get", "pods")
 
 
-@pytest.mark.parametrize("reason", ["InternalError", "ServerTimeout", "ServiceUnavailable", "Timeout", "TooManyRequests"])
+@pytest.mark.parametrize(
+    "reason", ["InternalError", "ServerTimeout", "ServiceUnavailable", "Timeout", "TooManyRequests"]
+)
 def test_a_server_in_trouble_is_inconclusive(tmp_path: Path, reason: str) -> None:
     said = f"Error from server ({reason}): etcdserver: leader changed"
     kubectl = script(tmp_path / "kubectl", f"#!/bin/sh\necho '{said}' >&2; exit $1\n")

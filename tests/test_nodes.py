@@ -25,7 +25,7 @@ def test_a_node_of_another_system_is_named_and_left_out(monkeypatch: pytest.Monk
     windows = node("win", "windows")
     monkeypatch.setattr(nodes, "all_nodes", lambda _: [node("one"), windows, node("bare", None)])
 
-    found = nodes.nodes._get_wrapped_function()(cast("Api", object()))  # type: ignore[attr-defined]
+    found = nodes.nodes._get_wrapped_function()(cast("Api", object()))
 
     assert [one.metadata.name for one in found] == ["one", "bare"]
     assert left_out(windows) == "node win runs windows, not Linux: tests leave it out"
