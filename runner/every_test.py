@@ -66,11 +66,14 @@ def collects_all(config: pytest.Config) -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Write all collected tests into the file, before any test is deselected."""
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Write all collected tests into the file, before any test is deselected.
+
+    If a second process cannot collect all of them, it writes none.
+    """
     file = config.stash.get(COLLECTED, None)
     if WRITE_TO in os.environ and config.option.collectonly:
-        file = Path(os.environ[WRITE_TO])
+        file = None if session.testsfailed else Path(os.environ[WRITE_TO])
     if file is not None:
         found = {test_id(item.nodeid): shown_by(item) for item in items}
         attempt = file.with_name(f"{file.name}.{os.getpid()}")

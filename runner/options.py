@@ -24,8 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--allow-cluster-scoped-changes",
         action="store_true",
-        help="With --context: let tests also create cluster-scoped objects (PersistentVolumes, StorageClasses, ...) and "
-        "change the default StorageClass for a moment. All changes are undone. Nodes are never touched.",
+        help="With --context: let tests also create cluster-scoped objects (PersistentVolumes, StorageClasses, an "
+        "IngressClass). For a moment they also change the default StorageClass, label a Node, and delete a mirror Pod in "
+        "kube-system, which the kubelet makes again. All changes are undone. Nodes are never stopped or cut off.",
     )
     group.addoption(
         "--list-images", action="store_true", help="Print every image that a run needs, and do nothing else."

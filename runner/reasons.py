@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fixtures.waiting import NO_LONGER_SO, STILL_SO
-from runner.evidence import AGAIN, LAST_READ, NAMESPACE, POD_REFUSED
+from runner.evidence import AGAIN, IMAGE_MISSING, LAST_READ, NAMESPACE, POD_REFUSED
 
 #: The most characters of what failed, of each side of a comparison, and of each further part.
 REASON, SIDE, MORE = 300, 120, 200
@@ -24,7 +24,7 @@ REASON, SIDE, MORE = 300, 120, 200
 #: Exceptions whose names are left out, because they only repeat the verdict.
 NAMELESS = ("AssertionError", "Inconclusive", "NotObserved", "Failed", "Skipped")
 
-NOTES = (STILL_SO, NO_LONGER_SO, LAST_READ, POD_REFUSED, NAMESPACE, AGAIN)
+NOTES = (STILL_SO, NO_LONGER_SO, LAST_READ, POD_REFUSED, IMAGE_MISSING, NAMESPACE, AGAIN)
 
 #: The beginning of an exception's text: its class, with or without its module.
 CLASS = re.compile(r"^(?:\w+\.)*([A-Z]\w*)(?:: |$)")
@@ -36,19 +36,21 @@ def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
     if isinstance(longrepr, tuple | list):
         return _one_line(str(longrepr[2]).removeprefix("Skipped: "), REASON)
     crash = getattr(longrepr, "reprcrash", None)
-    text = str(crash.message) if crash else _text_of(str(longrepr or "no reason given"))
+    text = str(crash.message) if crash else _text_of(str(longrepr or "no reason given"), report.when)
     traceback = getattr(longrepr, "reprtraceback", None)
     entries = list(getattr(traceback, "reprentries", ()))
     told = _Parts.of(text)
-    parts = [told.what(_condition(entries)), *told.about]
+    parts = [*told.missing, told.what(_condition(entries)), *told.about]
     fixture = _fixture(entries) if report.when == "setup" else ""
     return fixture + "; ".join(parts) + (f" ({told.waited})" if told.waited else "")
 
 
-def _text_of(text: str) -> str:
-    """The text of a plain report; if a fixture does not exist, only the line that says so."""
-    errors = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")]
-    return errors[0] if errors and text.startswith("file ") else text
+def _text_of(text: str, when: str | None) -> str:
+    """The text of a plain report; if a fixture does not exist or a suite cannot be imported, only the line that says so."""
+    errors = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")] or [text]
+    if when == "collect":
+        return errors[-1]
+    return errors[0] if text.startswith("file ") else text
 
 
 def _one_line(text: str, limit: int) -> str:
@@ -68,6 +70,8 @@ class _Parts:
     details: list[str] = field(default_factory=list)
     read: str = ""
     waited: str = ""
+    #: The image that cannot be pulled, and the remedy.
+    missing: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, text: str) -> _Parts:
@@ -82,6 +86,7 @@ class _Parts:
         told.message = [line.strip() for line in body[:explained] if line.strip()]
         told._explain([line.strip() for line in body[explained:]])
         told.waited = next((line for line in notes if line.startswith((STILL_SO, NO_LONGER_SO))), "")
+        told.missing = [line.removeprefix(IMAGE_MISSING) for line in notes if line.startswith(IMAGE_MISSING)]
         told.read = next((line for line in notes if line.startswith(LAST_READ)), "")
         return told
 

@@ -15,7 +15,7 @@ import yaml
 from urllib3 import PoolManager, Timeout
 
 from fixtures.api import Api, ApiRefusal
-from fixtures.clients import Inside, Reply
+from fixtures.clients import Inside, Reply, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.inconclusive import NotObserved
@@ -178,7 +178,9 @@ def kube_proxy(system: Kube) -> Fields:
     daemonsets = {daemonset.metadata.name: daemonset for daemonset in system.list("DaemonSet")}
     if "kube-proxy" not in daemonsets:
         others = ", ".join(daemonsets) or "none, so it is in no Pod"
-        raise NotObserved(f"this cluster has no DaemonSet kube-proxy; its replacement is one of: {others}")
+        raise NotObserved(
+            f"this cluster has no DaemonSet kube-proxy; its replacement is one of: {others}; use one with kube-proxy"
+        )
     return daemonsets["kube-proxy"]
 
 
@@ -207,7 +209,10 @@ def network_agents(api: Api) -> list[Fields]:
     ]
     if not found:
         there = ", ".join(names(daemonsets)) or "none"
-        raise NotObserved(f"no DaemonSet writes the CNI's configuration, so no agent can be found (there are: {there})")
+        raise NotObserved(
+            f"no DaemonSet writes the CNI's configuration, so no agent can be found (there are: {there}); "
+            "use a cluster whose network plugin is a DaemonSet"
+        )
     return found
 
 
@@ -231,11 +236,14 @@ def dns(system: Kube) -> str:
     """The address of the cluster's DNS. Not observed if it is another one than CoreDNS; then the reason names it."""
     services = {service.metadata.name: service.spec for service in system.list("Service")}
     if "kube-dns" not in services:
-        raise NotObserved(f"kube-system has no Service kube-dns (there are: {', '.join(services) or 'none'})")
+        there = ", ".join(services) or "none"
+        raise NotObserved(
+            f"kube-system has no Service kube-dns (there are: {there}); use a cluster with CoreDNS behind it"
+        )
     pods = system.list("Pod", **services["kube-dns"].selector)
     images = {container.image for pod in pods for container in pod.spec.containers}
     if images and not any("coredns" in image for image in images):
-        raise NotObserved(f"the cluster's DNS is {', '.join(sorted(images))}, not CoreDNS")
+        raise NotObserved(f"the cluster's DNS is {', '.join(sorted(images))}, not CoreDNS; use a cluster with CoreDNS")
     return str(services["kube-dns"].clusterIP)
 
 
@@ -245,11 +253,12 @@ def test_coredns_answers_on_every_node(dns: str, inside: Inside) -> None:
     kubernetes = inside.run("printenv", "KUBERNETES_SERVICE_HOST").told().strip()
     kind = "AAAA" if ":" in dns else "A"
     questions = ("kube-dns.kube-system.svc", kind, "kubernetes.default.svc", kind)
+    limit = f"+time={round(silence())}"
 
     for look in eventually(within=patience.names_follow):
         with look:
             for node in inside.nodes:
-                answer = inside.run("dig", f"@{dns}", "+search", "+short", "+time=2", "+tries=1", *questions, node=node)
+                answer = inside.run("dig", f"@{dns}", "+search", "+short", limit, "+tries=1", *questions, node=node)
                 assert answer.stdout.split() == [dns, kubernetes], f"from {node}"
 
 
@@ -321,9 +330,10 @@ def test_the_files_on_the_node_say_how_its_components_run(
     for node in control_plane:
         files, running = static_pods(run_on_node, node.metadata.name), processes(run_on_node, node.metadata.name)
         for component in COMPONENTS:
+            assert component in files, f"{STATIC_PODS} has no file for {component}"
             in_the_file = program(files[component])
             assert len(in_the_file) > 1
-            assert mirrors[f"{component}-{node.metadata.name}"] == in_the_file
+            assert mirrors.get(f"{component}-{node.metadata.name}") == in_the_file
             assert " ".join(in_the_file) in running.values(), f"{component} runs with other options"
 
 
@@ -655,7 +665,10 @@ def test_scheduler_and_kubelet_report_what_they_did(kube: Kube) -> None:
 def leader(system: Kube) -> Callable[[], Fields]:
     """The Lease that the leading controller manager holds, as it is now. Not observed if there is none."""
     if not system.exists("Lease", "kube-controller-manager"):
-        raise NotObserved("there is no Lease kube-controller-manager: this cluster hides who runs its controllers")
+        raise NotObserved(
+            "there is no Lease kube-controller-manager: this cluster hides who runs its controllers; "
+            "use a cluster made by kubeadm"
+        )
     return lambda: system.get("Lease", "kube-controller-manager").spec
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.clients import Inside
+from fixtures.clients import Inside, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields, plain
 from fixtures.kube import Kube, is_ready
@@ -219,7 +219,8 @@ def test_pods_of_a_deployment_are_interchangeable(kube: Kube, inside: Inside) ->
     assert specs == [specs[0]] * 3
 
     # A fair Service misses one of three Pods in 60 requests with a probability below 3 * (2/3)**60, 1 in 10 billion.
-    ask = ("curl", "--silent", "--fail-early", "--max-time", "2", "--header", "Connection: close", "--write-out", "\n")
+    limit = ("--max-time", f"{silence():g}")
+    ask = ("curl", "--silent", "--fail-early", *limit, "--header", "Connection: close", "--write-out", "\n")
     for look in eventually(within=patience.service_rules):
         with look:
             answers = inside.run(*ask, f"http://{service.spec.clusterIP}/?[1-60]").stdout.split()

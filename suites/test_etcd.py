@@ -73,7 +73,7 @@ def etcdctl(bare_etcdctl: Callable[..., Output]) -> Ask:
     files = [f"{option}={file}" for option, file in FILES.items()]
 
     def ask(*command: str) -> str:
-        done = bare_etcdctl(*files, "--command-timeout=20s", *command)
+        done = bare_etcdctl(*files, f"--command-timeout={20 * patience.factor:g}s", *command)
         assert done.code == 0, f"etcdctl {' '.join(command)}: {last_line(done.stderr)}"
         return done.stdout
 
@@ -99,12 +99,12 @@ def url(node: Fields, port: int) -> str:
 def test_etcd_serves_clients_on_port_2379(api: Api, etcd: list[Fields], etcdctl: Ask) -> None:
     """Clients reach etcd on port 2379. Its members advertise it under their nodes' addresses; the API server asks there."""
     nodes = {node.metadata.name: node for node in all_nodes(api)}
-    urls = {options(pod)["--name"]: [url(nodes[pod.spec.nodeName], 2379)] for pod in etcd}
+    urls = {options(pod).get("--name"): [url(nodes[pod.spec.nodeName], 2379)] for pod in etcd}
 
     assert {member["name"]: member["clientURLs"] for member in members(etcdctl)} == urls
     for (advertised,) in urls.values():
         etcdctl("endpoint", "health", f"--endpoints={advertised}")
-    servers = [options(pod)["--etcd-servers"].split(",") for pod in static_pods(api, "kube-apiserver")]
+    servers = [options(pod).get("--etcd-servers", "").split(",") for pod in static_pods(api, "kube-apiserver")]
     assert {urlsplit(server).port for asked in servers for server in asked} == {2379}
 
 
@@ -257,7 +257,7 @@ def test_a_snapshot_goes_up_to_the_last_write(kube: Kube, own_etcd: str) -> None
 def test_each_control_plane_node_has_a_member(api: Api, etcd: list[Fields], etcdctl: Ask) -> None:
     """Each control-plane node has one member of etcd, and --initial-cluster names the members with their addresses."""
     # A node that joins later names itself and those before it, so only all the options together name every member.
-    named = {name for pod in etcd for name in options(pod)["--initial-cluster"].split(",")}
+    named = {name for pod in etcd for name in options(pod).get("--initial-cluster", "").split(",")}
     nodes = {node.metadata.name for node in all_nodes(api) if is_control_plane(node)}
 
     listed = members(etcdctl)

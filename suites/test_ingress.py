@@ -132,6 +132,7 @@ def unserved_class(kube: Kube) -> Iterator[str]:
     kube.delete("IngressClass", name)
 
 
+@pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/ingress-needs-a-controller")
 @pytest.mark.usefixtures("pacman")
 def test_an_ingress_without_a_controller_does_nothing(

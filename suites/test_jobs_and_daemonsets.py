@@ -25,6 +25,7 @@ DAEMONSET = "jobs_and_daemonsets/daemonset.yaml"
 
 #: The label that names a Pod's Job, and the one that has its UID.
 JOB_NAME, JOB_UID = "batch.kubernetes.io/job-name", "batch.kubernetes.io/controller-uid"
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 
 #: The taint of control-plane nodes.
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -89,7 +90,7 @@ def test_a_finished_job_stays_unless_it_has_a_time_to_live(kube: Kube) -> None:
                 (pod,) = exactly(1, kube.list("Pod"))
                 deleted = [change.object for change in changes if change.type == "DELETED"]
                 assert {job.metadata.name: job.status.succeeded for job in deleted} == {"short-lived": 1}
-                assert (pod.metadata.labels[JOB_NAME], pod.status.phase) == ("myapp-job", "Succeeded")
+                assert (pod.metadata.labels.get(JOB_NAME), pod.status.phase) == ("myapp-job", "Succeeded")
 
     assert kube.exists("Job", "myapp-job")
     for look in eventually(within=patience.log_arrives):
@@ -191,8 +192,8 @@ def test_an_indexed_job_numbers_its_pods(kube: Kube) -> None:
 
     assert how == "Complete"
     assert job.status.completedIndexes == "0-2"
-    labels = {pod.metadata.name: pod.metadata.labels["batch.kubernetes.io/job-completion-index"] for pod in kube.pods()}
-    assert sorted(labels.values()) == ["0", "1", "2"]
+    labels = {pod.metadata.name: pod.metadata.labels.get(COMPLETION_INDEX) for pod in kube.pods()}
+    assert sorted(labels.values(), key=str) == ["0", "1", "2"]
     for look in eventually(within=patience.log_arrives):
         with look:
             assert {pod: kube.logs(pod).strip() for pod in labels} == labels
@@ -210,7 +211,7 @@ def test_a_job_selects_its_pods_by_its_uid(kube: Kube) -> None:
     for look in eventually(within=patience.pod_starts, hopeless=pods_of(kube, "myapp-job")):
         with look:
             (pod,) = exactly(1, kube.list("Pod"))
-    assert pod.metadata.labels[JOB_UID] == job.metadata.uid
+    assert pod.metadata.labels.get(JOB_UID) == job.metadata.uid
 
 
 @pytest.mark.behavior("controllers/job-selector-is-generated")

@@ -771,6 +771,7 @@ def test_a_container_that_keeps_failing_waits_longer(kube: Kube, crashing_pod: C
         with look:
             # The kubelet reports the state when it next handles the Pod, and any change of the Pod makes it do so.
             kube.patch("Pod", "crash-loop", {"metadata": {"labels": {"look": str(number)}}})
+            crashing_pod.check()
             waits = waits_before_restarts(crashing_pod)
             assert waits.keys() >= {1, 2, 3}, f"seconds before each restart so far: {waits}"
 

@@ -168,6 +168,7 @@ def test_a_container_is_restarted_each_time_its_liveness_probe_fails(failing_pod
     """A restart does not repair a container that fails again after each start. It is restarted again, and each one counts."""
     for look in eventually(within=patience.container_restarts):
         with look:
+            failing_pod.check()
             counts = list(dict.fromkeys(status.restartCount for status in container_statuses(failing_pod)))
             assert counts == [0, 1, 2]
 

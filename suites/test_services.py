@@ -19,6 +19,7 @@ from fixtures.clients import Inside, Outside
 from fixtures.cloud import PROBE, Cloud, addresses_in, assigns_addresses
 from fixtures.counting import exactly
 from fixtures.fields import Fields
+from fixtures.hopeless import HopelessWait
 from fixtures.kube import Kube, is_ready
 from fixtures.kube_proxy import PRINT_RULES, destinations, has_rules
 from fixtures.kubectl import Kubectl
@@ -87,11 +88,13 @@ def names(things: Iterable[Fields]) -> set[str]:
 def curl(client: Client, count: int, *arguments: str, silence: int = 2) -> list[tuple[str, str]]:
     """Each URL that was asked, in order, and the answer; "curl error 7" (see NO_ANSWER) where no answer came.
 
-    Silence of so many seconds is no answer. Raises RuntimeError where curl has not asked all of the `count` URLs, because
-    then nothing is known about the cluster. With --fail-early the first one without an answer is the last one asked.
+    Silence of so many seconds is no answer; `--patience` multiplies them. Raises RuntimeError where curl has not asked all
+    of the `count` URLs, because then nothing is known about the cluster. With --fail-early the first one without an answer
+    is the last one asked.
     """
+    limit = ("--max-time", f"{silence * patience.factor:g}")
     write_out = ("--write-out", "\t%{url}\t%{exitcode}\n")
-    done = client.run("curl", "--silent", "--show-error", "--max-time", str(silence), *write_out, *arguments)
+    done = client.run("curl", "--silent", "--show-error", *limit, *write_out, *arguments)
     replies = re.findall(r"(?s)(.*?)\t(\S+)\t(\d+)\n", done.stdout)
     codes = [code for _, _, code in replies]
     stopped_early = "--fail-early" in arguments and codes[-1:] != ["0"]
@@ -127,7 +130,9 @@ def backends(shared: Kube, inside: Inside) -> list[Fields]:
     """
     shared.apply(DEPLOYMENT)
     shared.apply("services/unready-pod.yaml")
-    for look in eventually(within=patience.pod_starts):
+    labels = {"app": "my-nginx"}
+    hopeless = HopelessWait(shared, lambda: shared.aside().list("Pod", **labels), labels)
+    for look in eventually(within=patience.pod_starts, hopeless=hopeless.check):
         with look:
             pods = shared.pods(app="my-nginx")
             assert [pod.status.phase for pod in pods] == ["Running"] * 4
@@ -191,11 +196,9 @@ def one_pod(kube: Kube, inside: Inside) -> Fields:
 
 @pytest.fixture
 def pod_slow_to_end(kube: Kube, inside: Inside) -> Fields:
-    """The same, but its Pods run on for ten seconds after their deletion, and keep their IPs until then."""
+    """The same, but its Pods ignore the signal to stop, so they run, and keep their IPs, until their grace period is over."""
     deployment = load(DEPLOYMENT)
-    pod = deployment["spec"]["template"]["spec"]
-    pod["terminationGracePeriodSeconds"] = 15
-    pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 10}}}
+    deployment["spec"]["template"]["spec"]["containers"][0]["args"].append("--delay-shutdown=3600")
     return serving_pod(kube, inside, deployment)
 
 
@@ -231,11 +234,12 @@ def test_a_pods_ip_changes_and_its_services_ip_stays(kube: Kube, pod_slow_to_end
         with look:
             assert unserved(inside, urls, [pod_slow_to_end]) == {}
 
-    kube.delete("Pod", pod_slow_to_end.metadata.name)
+    kube.delete("Pod", pod_slow_to_end.metadata.name, grace=round(patience.pod_starts))
 
     (replacement,) = exactly(1, kube.ready_pods(1, app="my-nginx"))
     # The deleted Pod still runs with its IP. An IP that is free again could by chance be the replacement's.
     assert replacement.status.podIP != pod_slow_to_end.status.podIP
+    kube.delete("Pod", pod_slow_to_end.metadata.name, grace=0)
     assert kube.get("Service", "svc-clusterip").spec.clusterIP == service.spec.clusterIP
     for look in eventually(within=patience.names_follow):
         with look:
@@ -327,7 +331,7 @@ def test_a_service_answers_on_its_declared_ports_only(
 def proxy_mode(shared: Kube, nodes: list[Fields], run_on_node: RunOnNode) -> str:
     """The mode in which kube-proxy runs, as it says itself on the nodes. Skips where there is no kube-proxy."""
     if not Kube(shared.api, "kube-system").exists("DaemonSet", "kube-proxy"):
-        pytest.skip("this cluster has no DaemonSet kube-proxy; something else plays its part")
+        pytest.skip("this cluster has no DaemonSet kube-proxy; use one whose Services are kube-proxy's work")
     said = [run_on_node(node.metadata.name, "curl", "--silent", "localhost:10249/proxyMode") for node in nodes]
     modes = {output.stdout for output in said if output.code == 0}
     assert modes, "kube-proxy answers on none of the nodes"

@@ -67,7 +67,7 @@ def etcd(kube: Kube) -> str:
     """The name of a Pod of the cluster's etcd. Not observed if it runs elsewhere."""
     pods = Kube(kube.api, "kube-system").list("Pod", component="etcd")
     if not pods:
-        raise NotObserved("etcd does not run in a Pod of this cluster")
+        raise NotObserved("etcd does not run in a Pod of this cluster; use one whose etcd kubeadm has made")
     return str(pods[0].metadata.name)
 
 

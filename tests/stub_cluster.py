@@ -39,6 +39,8 @@ class StubCluster:
     def __init__(self, nodes: list[dict[str, Any]] | None = None, keeps_namespaces: bool = False) -> None:
         self.nodes, self.keeps_namespaces = nodes or [], keeps_namespaces
         self.version = {"major": "1", "minor": "36", "gitVersion": "v1.36.3"}
+        #: The Pods of every namespace.
+        self.pods: list[dict[str, Any]] = []
         self.requests: list[tuple[str, str]] = []
         #: Answers that replace the usual ones: (method, path) to HTTP status and body.
         self.answers: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
@@ -82,10 +84,11 @@ class StubCluster:
             return 200, found
         if path.startswith("/api/v1/namespaces") and path.count("/") <= 4:
             return self._namespace(method, path.removeprefix("/api/v1/namespaces").strip("/"), query, body)
-        kind = next(kind for kinds in (CORE, *GROUPS.values()) for kind in kinds if f"/{plural(kind)}" in path)
+        kinds = [kind for kinds in (CORE, *GROUPS.values()) for kind in kinds]
+        kind = max(kinds, key=lambda kind: path.rfind(f"/{plural(kind)}"))
         if method == "GET" and not path.endswith(plural(kind)):
             return 200, {"apiVersion": "v1", "kind": kind, "metadata": {"name": path.rpartition("/")[2]}}
-        items = self.nodes if kind == "Node" else []
+        items = {"Node": self.nodes, "Pod": self.pods}.get(kind, [])
         return 200, {"apiVersion": "v1", "kind": f"{kind}List", "metadata": {"resourceVersion": "1"}, "items": items}
 
     def _namespace(self, method: str, name: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:

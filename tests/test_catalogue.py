@@ -1,5 +1,6 @@
 """The catalogue and the tests agree, and the check of that can fail."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,33 @@ def test_every_topic_is_in_the_reading_order() -> None:
 
 def test_fixtures_need_known_capabilities() -> None:
     assert set(FIXTURES_NEED.values()) <= set(NEEDS)
+
+
+def asserted_needs(source: str) -> dict[str, str]:
+    """Every fixture that asserts a need of its tests, by itself or in a function that it calls, and that need."""
+    functions = {node.name: node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
+    needs = {
+        name: re.search(r"the behaviors of this test need ([\w-]+)", ast.unparse(it)) for name, it in functions.items()
+    }
+    return {
+        name: found[1]
+        for name, function in functions.items()
+        if any("fixture" in ast.unparse(decorator) for decorator in function.decorator_list)
+        for used in (name, *(node.id for node in ast.walk(function) if isinstance(node, ast.Name)))
+        if (found := needs.get(used))
+    }
+
+
+def test_a_fixture_that_asserts_a_need_is_in_the_table(root: Path) -> None:
+    found = {
+        name: need
+        for path in sorted((root / "fixtures").glob("*.py"))
+        for name, need in asserted_needs(path.read_text(encoding="utf-8")).items()
+        if not name.startswith("_")
+    }
+
+    assert found.keys() >= {"outside", "run_on_node", "kubectl", "installed_class"}
+    assert found.items() <= FIXTURES_NEED.items()
 
 
 def test_an_undeclared_need_of_a_fixture_is_found() -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
 from fixtures import clients
-from fixtures.api import ApiRefusal, PodStreams
+from fixtures.api import Api, ApiRefusal, PodStreams
 from fixtures.clients import Inside
 from fixtures.fields import Fields
 from fixtures.kube import Kube
 from fixtures.manifests import load_all
-from fixtures.namespaces import PATCHED
+from fixtures.namespaces import PATCHED, RunId
+from fixtures.nodes import KindNodes
 from fixtures.patience import patience
 from fixtures.session import Sessions
+from machine.engine import Engine
 from machine.output import Output
 
 READY, NOT_READY = ({"conditions": [{"type": "Ready", "status": status}]} for status in ("True", "Unknown"))
@@ -99,6 +102,39 @@ def test_limits_of_clients_scale_with_patience(monkeypatch: pytest.MonkeyPatch) 
     command = clients._curl("http://web", None, ())
 
     assert command[command.index("--max-time") + 1] == "6"
+
+
+class Containers(Engine):
+    """An engine that records the containers that it runs."""
+
+    started: ClassVar[list[tuple[str, ...]]] = []
+
+    def run(self, *args: str, **_: Any) -> str:
+        """Run a container, or tell about one."""
+        if args[0] == "run":
+            self.started.append(args)
+        told = {"NetworkSettings": {"Networks": {"kind": {"IPAddress": "10.0.0.9"}}}, "ImageName": "node"}
+        return "k-worker" if args[0] == "ps" else json.dumps([told])
+
+    def output(self, *_: str, **__: Any) -> Output:
+        """The client is ready."""
+        return Output("", "", 0)
+
+    def remove_containers(self, *_: str) -> None:
+        """Nothing to remove."""
+
+
+def test_the_clients_outside_get_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "kind_nodes", lambda _: KindNodes(Containers("podman"), "k"))
+
+    fixture = clients.outside._get_wrapped_function()
+    for _ in fixture(cast("Api", object()), RunId("abc", "host", "1.1"), "main"):
+        pass
+
+    names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    assert len(Containers.started) == 2
+    for command in Containers.started:
+        assert [name for name in names if f"--env={name}=" not in command] == []
 
 
 # --- the clients' DaemonSet

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.api import Connection
+from fixtures.api import Connection, _never_proxy_loopback
 from machine.exits import CannotRun
 from runner.cluster import ANSWERS_WITHIN, check, find_context
 from runner.options import check_usage
@@ -214,19 +214,42 @@ def test_list_images_contacts_nothing_and_prints_what_a_mirror_needs(verify: Ver
     assert not any(image.startswith("localhost/") for image in images)
 
 
-def test_a_venv_that_kubehave_did_not_make_is_not_changed(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "[::1]", "localhost"])
+def test_no_loopback_address_is_reached_through_a_proxy(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    from kubernetes.client.rest import should_bypass_proxies
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "example.com")
+
+    _never_proxy_loopback()
+
+    assert should_bypass_proxies(f"https://{host}:6443", os.environ["no_proxy"])
+    assert not should_bypass_proxies("https://10.0.0.1:6443", os.environ["no_proxy"])
+
+
+@pytest.fixture
+def foreign_venv(root: Path, tmp_path: Path) -> Path:
+    """A checkout with a .venv that kubehave did not make, and with an empty folder for the report."""
     for name in ("verify", "environment", "requirements.txt"):
         (tmp_path / name).write_bytes((root / name).read_bytes())
     (tmp_path / "verify").chmod(0o755)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "mine").touch()
     (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "behaviors.json").write_text('{"verdict": "holds"}')
+    return tmp_path
 
-    done = subprocess.run([tmp_path / "verify"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+@pytest.mark.parametrize(("earlier", "kept"), [('{"verdict": "holds"}', True), ('{"behaviors": []}', False)])
+def test_a_venv_that_kubehave_did_not_make_is_not_changed(foreign_venv: Path, earlier: str, kept: bool) -> None:
+    report = foreign_venv / "report"
+    for name in ("behaviors.json", "junit.xml"):
+        (report / name).write_text(earlier)
+
+    done = subprocess.run([foreign_venv / "verify"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
     assert done.returncode == 12
     assert the_one_line(done) == "kubehave: there is a .venv that kubehave did not make; move it away, then try again"
-    assert (tmp_path / ".venv" / "mine").exists()
-    assert (tmp_path / "report" / "previous" / "behaviors.json").exists()
-    assert not (tmp_path / "report" / "behaviors.json").exists()
+    assert (foreign_venv / ".venv" / "mine").exists()
+    for name in ("behaviors.json", "junit.xml"):
+        assert (report / "previous" / name).exists() is kept
+        assert not (report / name).exists()

@@ -8,6 +8,7 @@ reported as inconclusive.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,12 @@ COUNTED = {"exactly", "ready_pods"}
 
 #: Names of the objects that send requests to the cluster.
 KUBES = {"kube", "shared", "everywhere"}
+
+#: What objects and Pods have by name, and may lack.
+NAMED = {"labels", "annotations", "matchLabels", "options"}
+
+#: Every Node has this label, and no test claims it. Without it nothing can be looked at.
+GIVEN = {"HOSTNAME", "'kubernetes.io/hostname'"}
 
 COUNT = "raises ValueError, which is no verdict; write `exactly(n, ...)`"
 FIRST = "raises IndexError, which is no verdict; write `(thing,) = exactly(1, ...)`"
@@ -66,6 +73,11 @@ def _called(node: ast.expr) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
+def _attribute_or_call(node: ast.expr) -> str:
+    """The last name in an attribute or a call: "labels" of `pod.metadata.labels`, "options" of `options(pod)`."""
+    return node.attr if isinstance(node, ast.Attribute) else _called(node)
+
+
 def _asks_kube(node: ast.expr) -> bool:
     return (
         isinstance(node, ast.Call)
@@ -104,6 +116,8 @@ def _flaw(node: ast.AST, fixed: set[str]) -> str | None:
         return f"unpacking {COUNT}" if any(_may_differ(target, node.value, fixed) for target in targets) else None
     if isinstance(node, ast.Subscript):
         place = ast.unparse(node.slice)
+        if _attribute_or_call(node.value) in NAMED and isinstance(node.ctx, ast.Load) and place not in GIVEN:
+            return f"[{place}] raises KeyError, which is no verdict; write `.get({place})`"
         found = _asks_kube(node.value) and place in ("0", "-1") and not _counts(node.value, 1)
         return f"[{place}] of what the cluster has {FIRST}" if found else None
     if not isinstance(node, ast.Call):
@@ -150,6 +164,40 @@ def sleeps(source: str) -> Iterator[int]:
             yield node.lineno
 
 
+#: A limit of a program's own that `--patience` does not multiply.
+FIXED_LIMIT = re.compile(r'"--max-time", "\d|\+time=\d|timeout=\d+(?:m?s|")')
+
+
+def fixed_limits(source: str) -> Iterator[int]:
+    """The lines on which a program gets a fixed limit."""
+    for number, line in enumerate(source.splitlines(), 1):
+        if FIXED_LIMIT.search(line):
+            yield number
+
+
+def without_remedy(source: str) -> Iterator[int]:
+    """The lines that skip a test with a reason that names no remedy, after a semicolon. A rule that forbids Pods is one."""
+    for node in ast.walk(parsed(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("pytest.skip", "NotObserved") and node.args:
+            reason = _text(node.args[0], parsed(source))
+            if "; " not in reason and not reason.startswith("refused by Pod Security"):
+                yield node.lineno
+
+
+def _text(node: ast.expr, tree: ast.Module) -> str:
+    """The constant parts of a text, and of the names in it."""
+    parts = []
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant):
+            parts.append(str(part.value))
+        elif isinstance(part, ast.Name):
+            assigned = (
+                it for it in ast.walk(tree) if isinstance(it, ast.Assign) and ast.unparse(it.targets[0]) == part.id
+            )
+            parts += [_text(it.value, tree) for it in assigned if isinstance(it.value, ast.Constant)]
+    return "".join(parts)
+
+
 def none(found: list[str]) -> None:
     """Assert that nothing was found; the message has one line for each finding."""
     if found:
@@ -176,6 +224,26 @@ def test_no_suite_sleeps(root: Path) -> None:
         f"{label}:{line}: a suite never sleeps; wait for an event with `eventually`, or repeat a check with `throughout`"
         for label, source in files(root, "suites").items()
         for line in sleeps(source)
+    ]
+
+    none(found)
+
+
+def test_patience_multiplies_every_limit(root: Path) -> None:
+    found = [
+        f"{label}:{line}: a fixed limit; multiply it by `patience.factor`, or use `silence()`"
+        for label, source in files(root, "suites", "fixtures").items()
+        for line in fixed_limits(source)
+    ]
+
+    none(found)
+
+
+def test_every_skip_names_a_remedy(root: Path) -> None:
+    found = [
+        f"{label}:{line}: a skip without a remedy; say after a semicolon what a user can do"
+        for label, source in files(root, "suites", "fixtures").items()
+        for line in without_remedy(source)
     ]
 
     none(found)
@@ -229,6 +297,9 @@ def test_there_are_suites_to_check(root: Path) -> None:
         "pairs = dict(zip(head, row, strict=True))",
         "number = names.index('web')",
         "pod = next(pod for pod in pods if is_ready(pod))",
+        "uid = pod.metadata.labels[JOB_UID]",
+        "index = pod.metadata.annotations['index']",
+        "peers = options(pod)['--initial-cluster'].split(',')",
     ],
 )
 def test_a_hidden_assertion_is_found(code: str) -> None:
@@ -254,6 +325,8 @@ def test_a_hidden_assertion_is_found(code: str) -> None:
         "pairs = list(zip(head, row, strict=False))",
         "container = pod.spec.containers[0]",
         "index = labels['index']",
+        "index = pod.metadata.labels.get('index')",
+        "name = node.metadata.labels['kubernetes.io/hostname']",
     ],
 )
 def test_code_that_does_not_depend_on_the_cluster_is_allowed(code: str) -> None:
@@ -281,6 +354,22 @@ def test_lines_are_counted_without_the_docstring() -> None:
     (test,) = suite_tests('def test_x(kube):\n    """A fact.\n\n    More.\n    """\n    a = 1\n\n    assert a\n')
 
     assert body_lines(test) == 3
+
+
+@pytest.mark.parametrize(
+    "code", ['run("curl", "--max-time", "2")', 'run("dig", "+time=2")', 'run("etcdctl", "--command-timeout=20s")']
+)
+def test_a_fixed_limit_is_found(code: str) -> None:
+    assert list(fixed_limits(f"\n{code}\n")) == [2]
+    assert list(fixed_limits(re.sub(r"\d+", "{silence():g}", code))) == []
+
+
+@pytest.mark.parametrize("call", ["pytest.skip", "raise NotObserved"])
+def test_a_skip_without_a_remedy_is_found(call: str) -> None:
+    assert list(without_remedy(f'\n{call}("no etcd")\n')) == [2]
+    assert list(without_remedy(f'\n{call}(f"no etcd ({{there}})")\n')) == [2]
+    assert list(without_remedy(f'\n{call}("no etcd; add one")\n')) == []
+    assert list(without_remedy(f'\nwhy = "no etcd; add one"\n{call}(f"{{why}}: {{error}}")\n')) == []
 
 
 @pytest.mark.parametrize("code", ["import time\ntime.sleep(1)", "pass\nfrom time import sleep"])

@@ -9,6 +9,7 @@ import pytest
 
 from fixtures.api import Api, ApiRefusal
 from fixtures.fields import Fields
+from fixtures.hopeless import missing_image
 from fixtures.in_brief import state_of
 from fixtures.inconclusive import Inconclusive, NotObserved
 from fixtures.kube import Kube, forget_reads, lagging, last_read
@@ -302,6 +303,16 @@ def test_an_image_that_is_missing_at_the_last_look_is_inconclusive(
 
     assert "the image nginx:1 cannot be pulled on node worker" in message
     assert seconds == pytest.approx(40, abs=0.5)
+
+
+def test_a_missing_image_has_a_remedy_unless_it_exists_nowhere() -> None:
+    nowhere = Fields.of(pod("a", waits("ErrImagePull", "localhost/no-such-image:1.0")))
+
+    assert missing_image([nowhere, Fields.of(pod("b", READY))]) is None
+    assert missing_image([nowhere, Fields.of(pod("c", waits("ErrImageNeverPull")))]) == (
+        "the image nginx:1 cannot be pulled on node worker (ErrImageNeverPull); "
+        "put it there or give the cluster a registry: ./verify --list-images"
+    )
 
 
 def test_a_terminating_pod_ends_no_wait(kube: Kube, server: SimulatedServer, clock: Clock) -> None:

@@ -14,6 +14,7 @@ import pytest
 from fixtures import kubectl as kubectls
 from fixtures.api import Api, ApiRefusal
 from fixtures.fields import Fields
+from fixtures.inconclusive import Inconclusive
 from fixtures.kubectl import Kubectl
 from fixtures.nodes import KindNodes
 from machine.engine import Engine
@@ -116,6 +117,18 @@ def test_no_answer_is_no_result(tmp_path: Path) -> None:
 
     with pytest.raises(ConnectionError, match="kubectl get pods: The connection to the server"):
         kubectl("get", "pods")
+
+
+@pytest.mark.parametrize(
+    "reason", ["InternalError", "ServerTimeout", "ServiceUnavailable", "Timeout", "TooManyRequests"]
+)
+def test_a_server_in_trouble_is_inconclusive(tmp_path: Path, reason: str) -> None:
+    said = f"Error from server ({reason}): etcdserver: leader changed"
+    kubectl = script(tmp_path / "kubectl", f"#!/bin/sh\necho '{said}' >&2; exit $1\n")
+
+    assert kubectl("0").code == 0
+    with pytest.raises(Inconclusive, match=r"kubectl 1: .* leader changed"):
+        kubectl("1")
 
 
 class Copies(Engine):

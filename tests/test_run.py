@@ -84,14 +84,16 @@ def write_sample(folder: Path, code: str, needs: dict[str, list[str]], timeout: 
     (folder / "behaviors" / "objects.yaml").write_text(json.dumps(entries))
 
 
-def start(folder: Path, server: str, *args: str) -> subprocess.Popen[str]:
-    """Start `./verify --context there ARGS` in a sample checkout."""
-    kubeconfig(folder / "kubeconfig", server)
+def start(folder: Path, server: str | None, *args: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `./verify --context there ARGS` in a sample checkout; without a server, `./verify ARGS`."""
+    if server:
+        kubeconfig(folder / "kubeconfig", server)
+    context = ["--context", "there"] if server else []
     own = {"XDG_CACHE_HOME": str(folder / "cache"), "KUBECONFIG": str(folder / "kubeconfig"), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", "runner", "-p", "no:cacheprovider", "--context", "there", *args],
+        [sys.executable, "-m", "runner", "-p", "no:cacheprovider", *context, *args],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "KUBECONFIG"} | own,
+        env={name: value for name, value in os.environ.items() if name != "KUBECONFIG"} | own | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -250,6 +252,39 @@ def test_inconclusive_tests_are_errors_in_junit(outcomes: Ended) -> None:
     assert suite.get("errors") == str(sum(found == ["error"] for found in tags.values()))
 
 
+WITHOUT_IMAGE = """
+@shows("called")
+def test_called(kube): assert kube.pods() == []
+
+@pytest.fixture
+def no_pod(kube): assert kube.pods() == []
+
+@shows("set-up")
+def test_set_up(no_pod): pass
+"""
+
+
+def test_a_missing_image_is_inconclusive_and_its_reason_has_the_remedy(tmp_path: Path) -> None:
+    waiting = {"name": "web", "image": "nginx:1", "state": {"waiting": {"reason": "ErrImagePull"}}}
+    cluster = StubCluster()
+    cluster.pods = [
+        {
+            "metadata": {"name": "web"},
+            "spec": {"nodeName": "worker"},
+            "status": {"phase": "Pending", "containerStatuses": [waiting]},
+        }
+    ]
+    write_sample(tmp_path, WITHOUT_IMAGE, {})
+
+    run = ended(tmp_path, start(tmp_path, cluster.address))
+    cluster.close()
+
+    why = "the image nginx:1 cannot be pulled on node worker (ErrImagePull); put it there or give the cluster a registry: "
+    assert run.verdicts() == {"called": "inconclusive", "set-up": "inconclusive"}
+    assert run.reason("called").startswith(f"{why}./verify --list-images; assert [Pod web] == []")
+    assert run.reason("set-up").startswith(f"{why}./verify --list-images; assert [Pod web] == []")
+
+
 CHOICE = """
 @shows("a")
 @pytest.mark.parametrize("n", [1, 2])
@@ -384,6 +419,117 @@ def test_a_run_that_stops_at_its_first_failure_is_broken_not_interrupted(sample:
     assert run.code == 1
     assert run.verdicts() == {"first": "broken", "last": "inconclusive"}
     assert run.reason("last") == "its test never began"
+
+
+def with_a_suite_that_cannot_be_imported(folder: Path) -> None:
+    """Add a suite to the sample of CHOICE, and the behavior that it would show."""
+    write_sample(folder, CHOICE, {})
+    (folder / "suites" / "test_typo.py").write_text("import no_such_module\n")
+    catalogue = folder / "behaviors" / "objects.yaml"
+    entries = json.loads(catalogue.read_text())
+    catalogue.write_text(json.dumps([*entries, entries[0] | {"id": "objects/lost"}]))
+
+
+@pytest.mark.parametrize(("args", "verdict"), [(["-n", "2"], "in part"), ([], "inconclusive")])
+def test_a_suite_that_cannot_be_imported_is_no_success(
+    sample: Sample, tmp_path: Path, args: list[str], verdict: str
+) -> None:
+    with_a_suite_that_cannot_be_imported(tmp_path)
+
+    run = sample(CHOICE, *args)
+
+    why = "suites/test_typo.py cannot be collected: ModuleNotFoundError: No module named 'no_such_module'"
+    assert (run.code, run.verdicts()) == (1, {"a": verdict, "b": verdict, "lost": "inconclusive"})
+    assert run.reason("lost") == "its tests could not be collected"
+    assert run.printed.count(f"kubehave:   {why}\n") == 1
+    assert run.json["run"]["reason"] == why
+
+
+def test_nothing_holds_if_another_suite_cannot_be_imported(sample: Sample, tmp_path: Path) -> None:
+    with_a_suite_that_cannot_be_imported(tmp_path)
+
+    run = sample(CHOICE, "suites/test_sample.py")
+
+    assert (run.code, run.verdicts()) == (0, {"a": "in part", "b": "in part"})
+    assert run.reason("a") == "its other tests are not known, because the suites could not be collected"
+
+
+FAILING_PLUGIN = """
+def pytest_runtest_logfinish(nodeid):
+    if "test_two" in nodeid:
+        raise RuntimeError("a plugin failed")
+"""
+
+
+@pytest.mark.parametrize("args", [[], ["-n", "2"]])
+def test_an_error_of_pytest_itself_is_no_success(sample: Sample, tmp_path: Path, args: list[str]) -> None:
+    write_sample(tmp_path, CHOICE, {})
+    with (tmp_path / "conftest.py").open("a") as conftest:
+        conftest.write(FAILING_PLUGIN)
+
+    run = sample(CHOICE, *args)
+
+    assert run.code == 1
+    assert "kubehave:   pytest failed: RuntimeError: a plugin failed" in run.printed
+    assert run.json["run"]["reason"].startswith("pytest failed: RuntimeError: a plugin failed")
+
+
+def test_a_run_cleans_up_and_reports_if_junit_cannot_be_written(sample: Sample, stub: StubCluster) -> None:
+    run = sample('@shows("a")\ndef test_a(kube): pass', "--junitxml", "/proc/none/junit.xml")
+
+    assert (run.code, run.verdicts()) == (1, {"a": "holds"})
+    assert "kubehave:   pytest failed: FileNotFoundError: " in run.printed
+    assert run.json["run"]["phases"].keys() >= {"clean-up"}
+    assert not stub.namespaces
+
+
+def test_a_report_that_cannot_be_written_is_named(sample: Sample, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    run = sample(CHOICE, "--report", "file/in-a-file")
+
+    assert run.code == 12
+    assert "kubehave: the report cannot be written: [Errno 20] Not a directory" in run.printed
+    assert "Traceback" not in run.printed
+
+
+LEADERLESS = {"kind": "Status", "reason": "InternalError", "message": "etcd has no leader", "code": 500}
+
+
+@pytest.mark.parametrize(
+    ("answers", "line"),
+    [
+        (
+            {("GET", "/version"): (200, {"major": "1", "minor": "20", "gitVersion": "v1.20.0"})},
+            "v1.20.0; 1.33 or newer",
+        ),
+        ({("GET", "/api/v1/nodes"): (500, LEADERLESS)}, "500 InternalError: etcd has no leader"),
+    ],
+)
+def test_a_cluster_that_cannot_be_prepared_ends_the_run_with_a_report(
+    tmp_path: Path, answers: dict[tuple[str, str], tuple[int, dict[str, Any]]], line: str
+) -> None:
+    cluster = StubCluster()
+    cluster.answers = answers
+    write_sample(tmp_path, CHOICE, {})
+
+    run = ended(tmp_path, start(tmp_path, cluster.address))
+    cluster.close()
+
+    assert (run.code, run.json["run"]["exit_code"]) == (11, 11)
+    assert line in run.json["run"]["reason"]
+    assert "Traceback" not in run.printed
+
+
+def test_a_machine_without_an_engine_ends_the_run_with_a_report(tmp_path: Path) -> None:
+    write_sample(tmp_path, CHOICE, {})
+
+    process = start(tmp_path, None, "--no-install", PATH=str(tmp_path))
+    run = ended(tmp_path, process)
+
+    assert (run.code, run.json["run"]["exit_code"]) == (12, 12)
+    assert "podman" in run.json["run"]["reason"]
+    assert run.printed == f"kubehave: {run.json['run']['reason']}\n"
 
 
 DIES = """

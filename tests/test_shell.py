@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytest
 
-from fixtures.inconclusive import Inconclusive
 from fixtures.kubectl import Kubectl
 from fixtures.shell import Shell, described, names, table
 from machine.output import Output
@@ -61,13 +60,6 @@ def test_names_of_the_tests_own_are_typed_instead(tmp_path: Path) -> None:
 def test_a_line_that_fails_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"\$ kubectl get x\nerror: no such resource"):
         shell(tmp_path, FakeKubectl(1, "error: no such resource"))("kubectl get x")
-
-
-def test_a_server_in_trouble_is_inconclusive(tmp_path: Path) -> None:
-    leaderless = FakeKubectl(1, "Error from server (InternalError): etcdserver: leader changed")
-
-    with pytest.raises(Inconclusive, match=r"kubectl get pods: .* leader changed"):
-        shell(tmp_path, leaderless).output("kubectl get pods")
 
 
 def test_a_file_is_written_and_changed_in_one_place(tmp_path: Path) -> None:

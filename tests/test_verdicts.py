@@ -8,7 +8,7 @@ from fixtures.api import ApiRefusal
 from fixtures.inconclusive import Inconclusive, NotObserved
 from machine.exits import BROKEN, HOLDS, NOTHING
 from runner.catalogue import Behavior
-from runner.evidence import POD_REFUSED
+from runner.evidence import IMAGE_MISSING, POD_REFUSED
 from runner.verdicts import Ledger, TestResult, judge, summary
 
 CATALOGUE = {
@@ -92,6 +92,8 @@ def noted(error: Exception, note: str) -> Exception:
         (noted(AssertionError("no Pod"), f"{POD_REFUSED}: {POD_SECURITY}"), "call", "not observed"),
         (noted(Inconclusive("no Pod"), f"{POD_REFUSED}: {POD_SECURITY}"), "setup", "not observed"),
         (noted(AssertionError("no Pod"), f"last read: {POD_SECURITY}"), "call", "broken"),
+        (noted(AssertionError("no Pod"), f"{IMAGE_MISSING}nginx:1"), "call", "inconclusive"),
+        (noted(refusal(400, "no container to exec in"), f"{IMAGE_MISSING}nginx:1"), "call", "inconclusive"),
     ],
 )
 def test_only_an_assertion_or_a_refusal_in_the_call_breaks(error: Exception, when: Phase, verdict: str) -> None:

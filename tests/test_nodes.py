@@ -1,0 +1,50 @@
+"""Which nodes tests use, and how long a command on a node may take."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from fixtures import nodes
+from fixtures.api import Api
+from fixtures.fields import Fields
+from fixtures.nodes import KindNodes, is_worker, left_out
+from fixtures.patience import patience
+from machine.engine import Engine
+from machine.output import Output
+
+
+def node(name: str, system: str | None = "linux") -> Fields:
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    meta = {"name": name, "labels": {"kubernetes.io/os": system} if system else {}}
+    return Fields.of({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": status})
+
+
+def test_a_node_of_another_system_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = node("win", "windows")
+    monkeypatch.setattr(nodes, "all_nodes", lambda _: [node("one"), windows, node("bare", None)])
+
+    found = nodes.nodes._get_wrapped_function()(cast("Api", object()))
+
+    assert [one.metadata.name for one in found] == ["one", "bare"]
+    assert left_out(windows) == "node win runs windows, not Linux: tests leave it out"
+    assert not is_worker(windows)
+    assert left_out(node("one")) is None
+
+
+class Records(Engine):
+    """An engine that only records how long its commands may take."""
+
+    def output(self, *_: str, timeout: float = 0) -> Output:
+        """Print the limit."""
+        return Output(f"{timeout:g}", "", 0)
+
+
+@pytest.mark.parametrize(("asked", "limit"), [(None, "90"), (5, "5")])
+def test_the_limit_of_a_command_on_a_node_scales_with_patience(
+    monkeypatch: pytest.MonkeyPatch, asked: float | None, limit: str
+) -> None:
+    monkeypatch.setattr(patience, "factor", 3.0)
+
+    assert KindNodes(Records("podman"), "k").run("worker", ["true"], timeout=asked).stdout == limit
