@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
@@ -116,16 +117,28 @@ class Containers(Engine):
         told = {"NetworkSettings": {"Networks": {"kind": {"IPAddress": "10.0.0.9"}}}, "ImageName": "node"}
         return "k-worker" if args[0] == "ps" else json.dumps([told])
 
-    def output(self, *_: str, **__: Any) -> Output:
-        """The client is ready."""
-        return Output("", "", 0)
-
     def remove_containers(self, *_: str) -> None:
         """Nothing to remove."""
 
 
+class Ready(Sessions):
+    """Shells in which every command succeeds."""
+
+    def run(self, place: str, command: Sequence[str], timeout: float) -> Output:
+        """The client is ready."""
+        return Output("", "", 0)
+
+
+class Nodes(KindNodes):
+    """Nodes with such shells."""
+
+    def sessions(self) -> Sessions:
+        """Shells that nobody has opened."""
+        return Ready(lambda _: cast("PodStreams", None))
+
+
 def test_the_clients_outside_get_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "kind_nodes", lambda _: KindNodes(Containers("podman"), "k"))
+    monkeypatch.setattr(clients, "kind_nodes", lambda _: Nodes(Containers("podman"), "k"))
 
     fixture = clients.outside._get_wrapped_function()
     for _ in fixture(cast("Api", object()), RunId("abc", "host", "1.1"), "main"):
