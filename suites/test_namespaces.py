@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
 
 from fixtures.api import ApiRefusal, Connection, refused
@@ -74,11 +77,12 @@ def test_a_namespace_is_deleted_with_all_that_is_in_it(kube: Kube, other: Kube) 
 
 
 @pytest.fixture
-def neighbor(kube: Kube) -> Inside:
+def neighbor(kube: Kube) -> Iterator[Inside]:
     """A client in the test's namespace. The Service is there, too, and its Pod is Ready."""
     kube.apply(SERVICE)
     kube.ready_pods(2)
-    return Inside(kube, {"": "client"})
+    with closing(Inside(kube, {"": "client"})) as client:
+        yield client
 
 
 @pytest.mark.behavior("core-concepts/short-name-in-the-same-namespace")
