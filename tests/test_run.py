@@ -461,13 +461,12 @@ def pytest_runtest_logfinish(nodeid):
 """
 
 
-@pytest.mark.parametrize("args", [[], ["-n", "2"]])
-def test_an_error_of_pytest_itself_is_no_success(sample: Sample, tmp_path: Path, args: list[str]) -> None:
+def test_an_error_of_pytest_itself_is_no_success(sample: Sample, tmp_path: Path) -> None:
     write_sample(tmp_path, CHOICE, {})
     with (tmp_path / "conftest.py").open("a") as conftest:
         conftest.write(FAILING_PLUGIN)
 
-    run = sample(CHOICE, *args)
+    run = sample(CHOICE, "-n", "2")
 
     assert run.code == 1
     assert "kubehave:   pytest failed: RuntimeError: a plugin failed" in run.printed
