@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from os import sysconf
 from pathlib import Path
 
-from machine.engine import Engine
+from machine.engine import CLUSTER, Engine
 from machine.exits import CannotRun
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -137,7 +137,7 @@ def container_cgroup(cgroup: Path, container: str) -> Path:
 
 def node_cgroups(engine: Engine, cluster: str) -> dict[str, Path]:
     """The nodes of a kind cluster, and their cgroups. Raises CannotRun if they cannot be found."""
-    label = f"label=io.x-k8s.kind.cluster={cluster}"
+    label = f"label={CLUSTER}={cluster}"
     names = engine.run("ps", "--filter", label, "--format", "{{.Names}}").split()
     if not names:
         raise CannotRun(f"cluster {cluster} has no nodes on this machine")
