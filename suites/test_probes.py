@@ -130,7 +130,9 @@ def test_a_container_that_fails_its_liveness_probe_is_restarted(
 
     for look in eventually(within=patience.container_restarts):
         with look:
-            assert restarts(kube, probed_pod) == 1, "the container that fails its probe has not been restarted once"
+            # Once would do. But the kubelets of 1.35 and 1.36 take a restarted container for started, as the one before
+            # it was. If its server does not listen yet, it fails its liveness probe, and is restarted once more.
+            assert restarts(kube, probed_pod) >= 1, "the container that fails its probe has not been restarted"
             assert inside.get(f"http://{probed_pod.status.podIP}").status == 200
             assert "Killing" in [event.reason for event in kube.events(probed_pod)]
     assert kube.get("Pod", "liveness").metadata.uid == probed_pod.metadata.uid
