@@ -348,13 +348,14 @@ def delete_if_there(kube: Kube, pod: Fields) -> None:
 
 @pytest.fixture
 def scheduler(system: Kube, control_plane: list[Fields]) -> Fields:
-    """The mirror Pod of a scheduler. Its absence for a moment harms nothing: the scheduler does not know of it."""
+    """The running mirror Pod of a scheduler. Its absence for a moment harms nothing: the scheduler does not know of it."""
     wanted = f"kube-scheduler-{control_plane[0].metadata.name}"
     for look in eventually(within=patience.mirror_pod_returns):
         with look:
             (found,) = exactly(
                 1, (pod for pod in system.pods(component="kube-scheduler") if pod.metadata.name == wanted)
             )
+            exactly(1, found.status.containerStatuses)  # none if another run has just deleted it
     return found
 
 

@@ -172,7 +172,9 @@ def test_a_container_is_restarted_each_time_its_liveness_probe_fails(failing_pod
         with look:
             failing_pod.check()
             counts = list(dict.fromkeys(status.restartCount for status in container_statuses(failing_pod)))
-            assert counts == [0, 1, 2]
+            # Of two restarts in quick succession the Pod's status may show the second one only.
+            assert counts == sorted(counts)
+            assert len(counts) > 2, f"numbers of restarts so far: {counts}"
 
 
 # --- kinds of probe handlers
