@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -219,34 +219,25 @@ def test_no_assertion_is_hidden(root: Path) -> None:
     none(found)
 
 
-def test_no_suite_sleeps(root: Path) -> None:
-    found = [
-        f"{label}:{line}: a suite never sleeps; wait for an event with `eventually`, or repeat a check with `throughout`"
-        for label, source in files(root, "suites").items()
-        for line in sleeps(source)
-    ]
+def findings(
+    root: Path, rule: Callable[[str], Iterator[int]], advice: str, folders: tuple[str, ...] = ("suites", "fixtures")
+) -> list[str]:
+    """Every line that breaks a rule, with its file and the advice."""
+    return [f"{label}:{line}: {advice}" for label, source in files(root, *folders).items() for line in rule(source)]
 
-    none(found)
+
+def test_no_suite_sleeps(root: Path) -> None:
+    advice = "a suite never sleeps; wait for an event with `eventually`, or repeat a check with `throughout`"
+
+    none(findings(root, sleeps, advice, ("suites",)))
 
 
 def test_patience_multiplies_every_limit(root: Path) -> None:
-    found = [
-        f"{label}:{line}: a fixed limit; multiply it by `patience.factor`, or use `silence()`"
-        for label, source in files(root, "suites", "fixtures").items()
-        for line in fixed_limits(source)
-    ]
-
-    none(found)
+    none(findings(root, fixed_limits, "a fixed limit; multiply it by `patience.factor`, or use `silence()`"))
 
 
 def test_every_skip_names_a_remedy(root: Path) -> None:
-    found = [
-        f"{label}:{line}: a skip without a remedy; say after a semicolon what a user can do"
-        for label, source in files(root, "suites", "fixtures").items()
-        for line in without_remedy(source)
-    ]
-
-    none(found)
+    none(findings(root, without_remedy, "a skip without a remedy; say after a semicolon what a user can do"))
 
 
 def test_every_test_states_its_fact(root: Path) -> None:
