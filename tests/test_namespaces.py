@@ -1,14 +1,25 @@
 """What belongs to a run, and what may be deleted of earlier runs."""
 
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from fixtures.api import Api
 from fixtures.fields import Fields
 from fixtures.kube import Kube
-from fixtures.namespaces import HOST, KEPT, PROCESS, RunId, inverse_patch, is_over, make, name_for
+from fixtures.namespaces import (
+    CLUSTER_GOES,
+    HOST,
+    KEPT,
+    PROCESS,
+    RunId,
+    inverse_patch,
+    is_over,
+    make,
+    name_for,
+    own_namespace,
+)
 from fixtures.patience import Budget, patience
 
 NOW = datetime.now(UTC)
@@ -80,3 +91,20 @@ def test_a_namespace_without_a_service_account_is_named(monkeypatch: pytest.Monk
 
     with pytest.raises(AssertionError, match=r"namespace web-1 has no ServiceAccount default after 0\.05 s"):
         make(cast(Api, None), "web-1", RunId.new(), "a test")
+
+
+@pytest.mark.parametrize(("goes", "deleted"), [(True, "Pod"), (False, "Namespace")])
+def test_a_namespace_is_only_emptied_on_a_cluster_that_goes_with_the_run(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, goes: bool, deleted: str
+) -> None:
+    kinds: list[str] = []
+    monkeypatch.setattr("fixtures.namespaces.make", lambda api, name, run, _: Kube(api, name, run.labels))
+    monkeypatch.setattr(Kube, "delete", lambda _, kind, name: kinds.append(kind))
+    monkeypatch.setattr(Kube, "delete_all", lambda _, kind: kinds.append(kind))
+    monkeypatch.setitem(cast(Any, request.config.stash), CLUSTER_GOES, goes)
+
+    with own_namespace(request, cast(Api, None), RunId.new(), "a test"):
+        assert kinds == []
+
+    assert deleted in kinds
+    assert ("Namespace" in kinds) is not goes
