@@ -34,10 +34,13 @@ def plural(kind: str) -> str:
 
 
 class StubCluster:
-    """A server on a loopback port. It returns `nodes`. If `keeps_namespaces`, it never deletes a namespace."""
+    """A server on a loopback port. It returns `nodes`. If `keeps_namespaces`, it never deletes a namespace, and says why."""
 
     def __init__(self, nodes: list[dict[str, Any]] | None = None, keeps_namespaces: bool = False) -> None:
         self.nodes, self.keeps_namespaces = nodes or [], keeps_namespaces
+        remain = {"type": "NamespaceContentRemaining", "status": "True", "message": "pods. has 1 resource instances"}
+        fails = {"type": "NamespaceDeletionContentFailure", "status": "False", "message": "all content deleted"}
+        self._conditions = [remain, fails] if keeps_namespaces else []
         self.version = {"major": "1", "minor": "36", "gitVersion": "v1.36.3"}
         #: The Pods of every namespace.
         self.pods: list[dict[str, Any]] = []
@@ -93,7 +96,7 @@ class StubCluster:
 
     def _namespace(self, method: str, name: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
         if method == "POST":
-            self.namespaces[body["metadata"]["name"]] = body
+            self.namespaces[body["metadata"]["name"]] = body | {"status": {"conditions": self._conditions}}
             return 201, body
         if not name:
             wanted = dict(pair.split("=") for part in query.get("labelSelector", []) for pair in part.split(","))

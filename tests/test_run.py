@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -362,7 +363,9 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
 
 def test_leftovers_have_their_own_exit_code(troubled: Ended) -> None:
     assert (troubled.code, troubled.verdicts()) == (13, {"a": "holds"})
-    assert troubled.json["run"]["left_behind"]
+    (left,) = troubled.json["run"]["left_behind"]
+    assert re.fullmatch(r"Namespace a-\w+: pods\. has 1 resource instances", left)
+    assert f"LEFT BEHIND, not removed: {left}" in troubled.printed
 
 
 def test_a_node_that_is_not_ready_is_named_once(troubled: Ended) -> None:
