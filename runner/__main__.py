@@ -9,9 +9,23 @@ from pathlib import Path
 import pytest
 
 
+def joined(args: list[str]) -> list[str]:
+    """The arguments, with --report and its folder as one word.
+
+    pytest looks for its configuration before it knows this option, and takes a folder that exists for that of its tests.
+    """
+    words: list[str] = []
+    for arg in args:
+        if words and words[-1] == "--report":
+            words[-1] += f"={arg}"
+        else:
+            words.append(arg)
+    return words
+
+
 def main(args: list[str]) -> int:
     """Run pytest with these arguments and return its exit code."""
-    code = int(pytest.main(args))
+    code = int(pytest.main(joined(args)))
     # pytest must import its plugins first: it does not rewrite the assertions of modules that are already imported.
     from machine.exits import USAGE
     from runner.report import Report
