@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from kubernetes.stream.ws_client import WSClient  # noqa: TID253
 from websocket import WebSocketConnectionClosedException
 
 from fixtures import session
@@ -227,45 +228,41 @@ def test_a_shell_ends_when_its_standard_input_does(here: Here) -> None:
 # --- the connection to a Pod
 
 
-class Socket:
-    """The official client's WebSocket to a `sh` of this machine.
+class Socket(WSClient):
+    """The official client's WebSocket, connected to a `sh` of this machine.
 
     `end` is the status with which the API server has ended the exec, or how the connection was lost.
+    What the shell writes to stderr arrives `late` looks later than the rest.
     """
 
-    def __init__(self, end: End | None = None) -> None:
+    def __init__(self, end: End | None = None, late: int = 0) -> None:
         pipe = subprocess.PIPE
         self.sock, self.end = self, end
+        self._channels, self._closed_channels, self.binary = {}, set(), True
         self._process = subprocess.Popen(SHELL, stdin=pipe, stdout=pipe, stderr=pipe)
-        self._streams, self._read = ProcessStreams(self._process), {1: b"", 2: b""}
+        self._streams, self._stderr = ProcessStreams(self._process), [b""] * late
 
     def write_channel(self, channel: int, data: bytes) -> None:
         """Standard input."""
         assert channel == 0
         self._streams.send(data)
 
-    def update(self, timeout: float) -> None:
+    def update(self, timeout: float = 0) -> None:
         """Frames arrive."""
+        assert not timeout or not self._channels, "it waits for more before it has read what is there"
         if isinstance(self.end, Exception):
             raise self.end
-        if self.end is None:
-            stdout, stderr = self._streams.receive(timeout)
-            self._read = {1: self._read[1] + stdout, 2: self._read[2] + stderr}
+        if self.end is not None:
+            self._channels.update({3: json.dumps(self.end).encode()} if self.end else {})
+            return
+        stdout, stderr = self._streams.receive(0 if any(self._stderr) else timeout)
+        self._stderr.append(stderr)
+        self._arrives(1, stdout)
+        self._arrives(2, self._stderr.pop(0))
 
-    def read_channel(self, channel: int) -> bytes:
-        """What has arrived."""
-        if channel == 3:
-            return json.dumps(self.end).encode() if self.end and isinstance(self.end, dict) else b""
-        data, self._read[channel] = self._read[channel], b""
-        return data
-
-    def read_stdout(self, timeout: float) -> bytes:
-        """What has arrived."""
-        return self.read_channel(1)
-
-    def read_stderr(self, timeout: float) -> bytes:
-        """What has arrived."""
-        return self.read_channel(2)
+    def _arrives(self, channel: int, data: bytes) -> None:
+        if data:
+            self._channels[channel] = self._channels.get(channel, b"") + data
 
     def is_open(self) -> bool:
         """The connection is open."""
@@ -284,7 +281,7 @@ CLOSED, RESET = WebSocketConnectionClosedException("closed"), ssl.SSLEOFError("r
 def in_pod(*sockets: Socket) -> Sessions:
     """Sessions that get these connections, one after the other."""
     left = iter(sockets)
-    return Sessions(lambda _: PodStreams(cast("Any", next(left))))
+    return Sessions(lambda _: PodStreams(next(left)))
 
 
 def test_commands_run_in_a_pod() -> None:
@@ -292,6 +289,17 @@ def test_commands_run_in_a_pod() -> None:
 
     assert sessions.run("pod", ["sh", "-c", "echo out; echo err >&2; exit 3"], LONG) == Output("out\n", "err\n", 3)
     assert sessions.run("pod", ["echo", "ü"], LONG) == Output("ü\n", "", 0)
+
+    sessions.close()
+
+
+@pytest.mark.parametrize("late", [1, 2, 3])
+def test_what_arrives_from_a_pod_between_two_looks_is_read_at_once(late: int) -> None:
+    """The official client reads from the connection whenever it is asked for a channel that is empty."""
+    sessions = in_pod(Socket(late=late))
+
+    for word in ("one", "two", "three"):
+        assert sessions.run("pod", ["echo", word], LONG) == Output(f"{word}\n", "", 0)
 
     sessions.close()
 
