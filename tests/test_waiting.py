@@ -1,8 +1,10 @@
 """`eventually` and `throughout` stop when they should, and say what they saw."""
 
+import itertools
 import re
 import time
 import traceback
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +35,17 @@ def test_eventually_raises_the_last_assertion_with_a_note() -> None:
     assert note.startswith(f"still so after {looks} looks in 0.")
     assert note.endswith("(allowed: 0.05 s)")
     assert str(failure.value) == f"look {looks} saw nothing"
+
+
+def test_a_look_that_takes_longer_than_the_budget_is_not_the_last() -> None:
+    looks = 0
+    for look in eventually(within=0.05, every=0.01):
+        with look:
+            looks += 1
+            if looks == 1:
+                time.sleep(0.06)
+            assert looks == 2
+    assert looks == 2
 
 
 @pytest.mark.parametrize("error", [KeyError("typo"), ConnectionError("reset"), pytest.fail.Exception("no")])
@@ -130,7 +143,7 @@ def test_a_budget_outlasts_the_periods_that_can_fall_into_it(budget: str, period
 def failed_wait(patience: Patience, monkeypatch: pytest.MonkeyPatch) -> pytest.ExceptionInfo[Exception]:
     """The exception of a wait for a Pod that fails at its only look, as if its budget were over."""
     monkeypatch.setattr(waiting, "patience", patience)
-    monkeypatch.setattr(waiting, "stop_after_delay", lambda _: lambda _: True)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=itertools.count(step=1000).__next__))
     with pytest.raises(Exception, match="web is Pending") as failure:
         for look in eventually(within=patience.pod_starts):
             with look:
