@@ -84,7 +84,7 @@ class Cluster:
 
     def resource(self, _: str) -> Any:
         """The API resource of Namespaces."""
-        return type("Resource", (), {"namespaced": False, "path": staticmethod(lambda **_: "/api/v1/namespaces")})
+        return type("Resource", (), {"namespaced": False, "path": staticmethod(lambda *_: "/api/v1/namespaces")})
 
     def call(self, _: str, path: str, **__: Any) -> Any:
         """A LIST."""
