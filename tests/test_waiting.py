@@ -37,15 +37,16 @@ def test_eventually_raises_the_last_assertion_with_a_note() -> None:
     assert str(failure.value) == f"look {looks} saw nothing"
 
 
-def test_a_look_that_takes_longer_than_the_budget_is_not_the_last() -> None:
+def test_no_look_counts_for_more_than_half_of_the_budget() -> None:
     looks = 0
-    for look in eventually(within=0.05, every=0.01):
-        with look:
-            looks += 1
-            if looks == 1:
-                time.sleep(0.06)
-            assert looks == 2
-    assert looks == 2
+    with pytest.raises(AssertionError):
+        for look in eventually(within=0.05, every=0):
+            with look:
+                looks += 1
+                if looks <= 2:
+                    time.sleep(0.06)
+                raise AssertionError("no")
+    assert looks == 3
 
 
 @pytest.mark.parametrize("error", [KeyError("typo"), ConnectionError("reset"), pytest.fail.Exception("no")])
@@ -141,7 +142,7 @@ def test_a_budget_outlasts_the_periods_that_can_fall_into_it(budget: str, period
 
 
 def failed_wait(patience: Patience, monkeypatch: pytest.MonkeyPatch) -> pytest.ExceptionInfo[Exception]:
-    """The exception of a wait for a Pod that fails at its only look, as if its budget were over."""
+    """The exception of a wait for a Pod whose two looks fail, as if each took half of its budget."""
     monkeypatch.setattr(waiting, "patience", patience)
     monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=itertools.count(step=1000).__next__))
     with pytest.raises(Exception, match="web is Pending") as failure:
@@ -165,7 +166,7 @@ def test_after_two_failed_waits_for_pods_later_ones_are_short_and_inconclusive(m
         "web is Pending; the budget pod_starts was shortened from 80 s to 30 s, because "
         "2 earlier waits for Pods had failed in this process (pod_starts, pod_starts)"
     )
-    assert third.value.__notes__[0].startswith("still so after 1 look in 0.0 s (allowed: 30 s)")
+    assert third.value.__notes__[0].startswith("still so after 2 looks in 0.")
 
 
 def test_other_failed_waits_do_not_shorten_waits_for_pods() -> None:
