@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +18,12 @@ from fixtures.kubectl import Kubectl
 from fixtures.nodes import KindNodes
 from machine.engine import Engine
 
-#: Records the ports that it should forward, and prints the local one: 4711 if it may choose.
+#: Records the ports that it should forward, and prints the local one: 4711 if it may choose. Port 1 is taken.
 FORWARDS = """#!/bin/bash
 ports="${@: -1}"
 echo "$ports" >>"$0.asked"
 [ "$ports" = refused:80 ] && { echo "error: no such Service" >&2; exit 1; }
+[ "$ports" = 1:80 ] && { echo "error: unable to listen on any of the requested ports: [{1 80}]" >&2; exit 1; }
 local="${ports%%:*}"
 echo "Forwarding from 127.0.0.1:${local:-4711} -> 80"
 exec sleep 100
@@ -53,12 +53,6 @@ def forwards(tmp_path: Path) -> Kubectl:
     return script(tmp_path / "kubectl", FORWARDS)
 
 
-@pytest.fixture
-def listener() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
@@ -77,15 +71,27 @@ def test_a_free_port_is_forwarded(forwards: Kubectl, tmp_path: Path) -> None:
     assert asked(tmp_path) == f"{port}:80"
 
 
-def test_kubectl_chooses_another_port_if_the_port_is_taken(forwards: Kubectl, tmp_path: Path, listener: int) -> None:
-    with forwards.forward("svc/web", listener, 80):
+def test_kubectl_chooses_another_port_if_the_port_is_taken(forwards: Kubectl, tmp_path: Path) -> None:
+    with forwards.forward("svc/web", 1, 80):
         pass
 
-    assert asked(tmp_path) == ":80"
+    assert asked(tmp_path).split() == ["1:80", ":80"]
 
 
-def test_the_error_of_kubectl_is_quoted(forwards: Kubectl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubectls, "_listens", lambda _: False)
+@pytest.mark.parametrize(
+    ("complaint", "error"),
+    [("Unable to connect to the server: EOF", ConnectionError), ("Error from server: error dialing", Inconclusive)],
+)
+def test_a_port_that_is_not_forwarded_for_another_reason_is_no_result(
+    tmp_path: Path, complaint: str, error: type[Exception]
+) -> None:
+    kubectl = script(tmp_path / "kubectl", f"#!/bin/sh\necho '{complaint}' >&2; exit 1\n")
+
+    with pytest.raises(error, match=complaint), kubectl.forward("svc/web", free_port(), 80):
+        pass
+
+
+def test_the_error_of_kubectl_is_quoted(forwards: Kubectl) -> None:
     with (
         pytest.raises(AssertionError, match="error: no such Service"),
         forwards.forward("svc/web", cast("int", "refused"), 80),
@@ -111,19 +117,33 @@ def test_a_missing_right_is_a_refusal(tmp_path: Path) -> None:
     assert caught.value.why_not_permitted == "the right to list pods is missing for this context's user; grant it"
 
 
-def test_no_answer_is_no_result(tmp_path: Path) -> None:
-    refused = "The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?"
-    kubectl = script(tmp_path / "kubectl", f"#!/bin/sh\necho '{refused}' >&2; exit 1\n")
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?",
+        'error: error when creating "web.yaml": Post "https://127.0.0.1:1/api/v1/namespaces/web/pods": EOF',
+    ],
+)
+def test_no_answer_is_no_result(tmp_path: Path, said: str) -> None:
+    kubectl = script(tmp_path / "kubectl", f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
 
-    with pytest.raises(ConnectionError, match="kubectl get pods: The connection to the server"):
+    with pytest.raises(ConnectionError, match="kubectl get pods: "):
         kubectl("get", "pods")
 
 
+def test_a_webhooks_refusal_is_a_result(tmp_path: Path) -> None:
+    said = 'Error from server: admission webhook "no.example.com" denied the request: no'
+    kubectl = script(tmp_path / "kubectl", f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
+
+    assert kubectl("create", "-f", "web.yaml").code == 1
+
+
 @pytest.mark.parametrize(
-    "reason", ["InternalError", "ServerTimeout", "ServiceUnavailable", "Timeout", "TooManyRequests"]
+    "reason",
+    ["", " (InternalError)", " (ServerTimeout)", " (ServiceUnavailable)", " (Timeout)", " (TooManyRequests)"],
 )
 def test_a_server_in_trouble_is_inconclusive(tmp_path: Path, reason: str) -> None:
-    said = f"Error from server ({reason}): etcdserver: leader changed"
+    said = f"Error from server{reason}: etcdserver: leader changed"
     kubectl = script(tmp_path / "kubectl", f"#!/bin/sh\necho '{said}' >&2; exit $1\n")
 
     assert kubectl("0").code == 0
