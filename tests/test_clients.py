@@ -177,7 +177,7 @@ class Shared:
 
     def resource(self, kind: str) -> Any:
         """The API resource of Nodes."""
-        return SimpleNamespace(namespaced=False, path=lambda **_: f"/api/v1/{kind}")
+        return SimpleNamespace(namespaced=False, path=lambda *_: f"/api/v1/{kind}")
 
     def call(self, *_: Any, **__: Any) -> Any:
         """A LIST of Nodes is forbidden."""
