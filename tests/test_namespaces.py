@@ -93,9 +93,9 @@ def test_a_namespace_without_a_service_account_is_named(monkeypatch: pytest.Monk
         make(cast(Api, None), "web-1", RunId.new(), "a test")
 
 
-@pytest.mark.parametrize(("goes", "deleted"), [(True, "Pod"), (False, "Namespace")])
+@pytest.mark.parametrize(("goes", "deleted"), [(True, ["Job", "ReplicaSet", "Pod"]), (False, ["Namespace"])])
 def test_a_namespace_is_only_emptied_on_a_cluster_that_goes_with_the_run(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, goes: bool, deleted: str
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, goes: bool, deleted: list[str]
 ) -> None:
     kinds: list[str] = []
     monkeypatch.setattr("fixtures.namespaces.make", lambda api, name, run, _: Kube(api, name, run.labels))
@@ -103,8 +103,8 @@ def test_a_namespace_is_only_emptied_on_a_cluster_that_goes_with_the_run(
     monkeypatch.setattr(Kube, "delete_all", lambda _, kind: kinds.append(kind))
     monkeypatch.setitem(cast(Any, request.config.stash), CLUSTER_GOES, goes)
 
-    with own_namespace(request, cast(Api, None), RunId.new(), "a test"):
+    with own_namespace(request, cast(Api, None), RunId.new(), "a test") as kube:
+        kube.made |= {"Job", "ConfigMap"}
         assert kinds == []
 
-    assert deleted in kinds
-    assert ("Namespace" in kinds) is not goes
+    assert kinds == deleted

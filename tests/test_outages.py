@@ -12,9 +12,9 @@ import pytest
 from fixtures import namespaces, nodes, outages
 from fixtures.api import Api, ApiRefusal, Connection
 from fixtures.fields import Fields
-from fixtures.inconclusive import NotObserved
+from fixtures.inconclusive import Inconclusive, NotObserved
 from fixtures.kube import Kube
-from fixtures.namespaces import PATCHED, RunId, leftovers, remove_run, sweep
+from fixtures.namespaces import PATCHED, RunId, leftovers, remove_run, sweep, temporarily_patched
 from fixtures.nodes import CONNECT, CUT_OFF, OUTAGE, SPARE, KindNodes, cut_off, reconnect
 from fixtures.outages import reserved_spare_worker
 from fixtures.patience import Budget, patience
@@ -124,6 +124,16 @@ def test_a_node_that_another_run_has_cut_off_is_left_alone(cluster: Cluster, mon
         pass
     assert list(sweep(cast(Api, cluster))) == []
     assert cluster.events == []
+
+
+def test_what_another_run_has_patched_is_no_verdict_about_the_cluster(cluster: Cluster) -> None:
+    leave_cut_off(cluster, RunId.new())
+
+    with (
+        pytest.raises(Inconclusive, match="another run has patched Node spare"),
+        temporarily_patched(kube(cluster, RunId.new()), "Node", "spare", {"metadata": {}}, within=0.05),
+    ):
+        pass
 
 
 def test_a_spare_worker_that_is_not_ready_is_no_verdict_about_lost_nodes(
