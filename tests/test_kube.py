@@ -14,6 +14,7 @@ from fixtures.in_brief import state_of
 from fixtures.inconclusive import Inconclusive, NotObserved
 from fixtures.kube import Kube, forget_reads, lagging, last_read
 from fixtures.patience import Patience
+from runner import evidence
 from runner.evidence import refusal_by_pod_security
 
 Object = dict[str, Any]
@@ -436,3 +437,12 @@ def test_a_rollout_that_does_not_start_ends_the_wait(kube: Kube, server: Simulat
         "Deployment web: 0 of 2 Pods are available: nothing at all has happened for 25 s, and there is no Pod"
     )
     assert 25 <= seconds < 29
+
+
+def test_the_end_of_a_tests_time_ends_the_evidence_and_not_the_run(kube: Kube, server: SimulatedServer) -> None:
+    def stop(_: object) -> None:
+        pytest.fail("Timeout >360.0s")
+
+    server.answers["Pod"] = stop
+
+    assert evidence.of(kube)[1:] == ["  (no more evidence: Timeout >360.0s)"]
