@@ -22,6 +22,13 @@ def url(kube: Kube) -> str:
     return f"http://pacman.{kube.namespace}/score"
 
 
+def storage_is_bound(kube: Kube) -> None:
+    """Wait until the database's PersistentVolumeClaim (PVC) has its volume. Its Pod starts after that."""
+    for look in eventually(within=patience.volume_binds):
+        with look:
+            assert kube.get("PersistentVolumeClaim", "mongo-storage").status.phase == "Bound"
+
+
 def post(kube: Kube, inside: Inside, score: str) -> None:
     """Post a score through the front end, as soon as the front end and its database serve."""
     for look in eventually(within=patience.names_follow):
@@ -42,21 +49,29 @@ def test_one_file_makes_a_whole_application(kubectl: Kubectl, made_by_the_test: 
     kinds = [line.partition("/")[0].partition(".")[0] for line in done.stdout.splitlines()]
     assert kinds == [document["kind"].lower() for document in file]
     kube.ready_pods(1, name="pacman")
+    storage_is_bound(kube)
     kube.ready_pods(1, name="mongo")
     post(kube, inside, SCORE)
-    assert inside.get(url(kube)).body.strip() == SCORE
+    for look in eventually(within=patience.server_listens):
+        with look:
+            assert inside.get(url(kube)).body.strip() == SCORE
     assert kube.exec("mongo-0", "redis-cli", "GET", "score").stdout.strip() == SCORE
-    assert kube.get("PersistentVolumeClaim", "mongo-storage").status.phase == "Bound"
 
 
 @pytest.fixture
 def front_end(kube: Kube, inside: Inside) -> Fields:
     """The front end's Pod. The application runs, and a score has been posted."""
     kube.apply(in_namespace(APPLICATION, kube))
-    kube.ready_pods(1, name="mongo")
     (pod,) = kube.ready_pods(1, name="pacman")
+    storage_is_bound(kube)
+    kube.ready_pods(1, name="mongo")
     post(kube, inside, SCORE)
     return pod
+
+
+def statuses(replies: list[str]) -> list[str]:
+    """The HTTP status of each reply ("200 BaseHTTP/0.6"), in order."""
+    return [reply.partition(" ")[0] for reply in replies]
 
 
 @pytest.mark.behavior("state-and-ingress/score-survives-the-database-pod")
@@ -65,18 +80,20 @@ def test_the_score_is_away_and_comes_back(kube: Kube, inside: Inside, front_end:
     earlier = kube.get("Pod", "mongo-0").metadata.uid
 
     with inside.asking(url(kube), rate=20) as replies:
+        for look in eventually(within=patience.server_listens):
+            with look:
+                assert "200" in statuses(replies())
+        before = len(replies())
         kube.delete("Pod", "mongo-0")
-        for look in eventually(within=patience.pod_starts):
+        for look in eventually(within=patience.rollout):
             with look:
                 (mongo,) = exactly(1, [pod for pod in kube.pods(name="mongo") if is_ready(pod)])
                 assert mongo.metadata.uid != earlier
-        for look in eventually(within=patience.server_listens):
+        for look in eventually(within=patience.service_rules):
             with look:
                 assert inside.get(url(kube)).body.strip() == SCORE
 
-    statuses = [reply.partition(" ")[0] for reply in replies()]
-    assert statuses[:1] == ["200"]
-    assert "503" in statuses
+    assert "503" in statuses(replies()[before:])
     pod = kube.get("Pod", front_end.metadata.name)
     assert pod.metadata.uid == front_end.metadata.uid
     assert [status.restartCount for status in pod.status.containerStatuses] == [0]
@@ -126,5 +143,8 @@ def test_a_forwarded_port_leads_to_the_application(port_forward: PortForward, in
 
     assert lines[:1] == ["HTTP/1.0 200 OK"]
     assert lines[-1:] == ["Pac-Man"]
-    assert ask().code != 0, "the port answers after kubectl has ended"
-    assert inside.get(first_page).status == 200, "the application itself has ended"
+    for look in eventually(within=patience.server_listens):
+        with look:
+            later = ask()
+            assert inside.get(first_page).status == 200, "the application itself has ended"
+    assert later.code != 0, "the port answers after kubectl has ended"

@@ -341,6 +341,17 @@ def test_the_files_on_the_node_say_how_its_components_run(
             assert " ".join(in_the_file) in running.values(), f"{component} runs with other options"
 
 
+#: The kubelet reports a container's status every 10 s if it could not do so at once. This is twice as long.
+REPORTED = 20
+
+
+def seconds_of(run_on_node: RunOnNode, node: str, command_line: str) -> int:
+    """For how many seconds the node has run the process with this command line; 0 if there is none."""
+    lines = run_on_node(node, "ps", "-ww", "-eo", "etimes=,args=").told().splitlines()
+    ages = {line: int(seconds) for seconds, _, line in (line.strip().partition(" ") for line in lines)}
+    return ages.get(command_line, 0)
+
+
 def delete_if_there(kube: Kube, pod: Fields) -> None:
     """Delete the Pod, unless another run on this cluster is doing so at this moment."""
     try:
@@ -351,15 +362,21 @@ def delete_if_there(kube: Kube, pod: Fields) -> None:
 
 
 @pytest.fixture
-def scheduler(system: Kube, control_plane: list[Fields]) -> Fields:
-    """The running mirror Pod of a scheduler. Its absence for a moment harms nothing: the scheduler does not know of it."""
-    wanted = f"kube-scheduler-{control_plane[0].metadata.name}"
+def scheduler(system: Kube, control_plane: list[Fields], run_on_node: RunOnNode) -> Fields:
+    """The running mirror Pod of a scheduler. Its absence for a moment harms nothing: the scheduler does not know of it.
+
+    Its process runs so long already that the status is about this process, and not about one that has ended.
+    """
+    node = control_plane[0].metadata.name
+    wanted = f"kube-scheduler-{node}"
     for look in eventually(within=patience.mirror_pod_returns):
         with look:
             (found,) = exactly(
                 1, (pod for pod in system.pods(component="kube-scheduler") if pod.metadata.name == wanted)
             )
             exactly(1, found.status.containerStatuses)  # none if another run has just deleted it
+            seconds = seconds_of(run_on_node, node, " ".join(program(found)))
+            assert seconds > REPORTED, f"the scheduler has run for {seconds} s"
     return found
 
 

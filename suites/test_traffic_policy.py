@@ -150,7 +150,7 @@ def test_under_local_the_answer_moves_with_the_pod(
     move = {"spec": {"template": {"spec": {"nodeSelector": selecting(another_worker)}}}}
     kube.patch("Deployment", LABEL, move)
 
-    for look in eventually(within=patience.pod_starts):
+    for look in eventually(within=patience.rollout):
         with look:
             answering = nodes_that_answer(outside, local)
             assert answering == [another], f"the Pod is on {another}, and these nodes answer: {answering}"

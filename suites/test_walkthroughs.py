@@ -74,11 +74,13 @@ def etcd(kube: Kube) -> str:
 @pytest.mark.behavior("walkthroughs/core-concepts-etcd")
 def test_etcdctl_lists_keys(shell: Shell, etcd: str) -> None:
     """In the Pod of etcd, etcdctl takes the certificates of its node; the keys of the cluster begin with /registry/."""
-    printed = shell(
-        f"kubectl exec {etcd} -n kube-system -- etcdctl get / --prefix --keys-only --limit=10 "
-        "--cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/server.crt "
-        "--key /etc/kubernetes/pki/etcd/server.key"
-    )
+    for look in eventually(within=patience.etcd_answers):
+        with look:
+            printed = shell(
+                f"kubectl exec {etcd} -n kube-system -- etcdctl get / --prefix --keys-only --limit=10 "
+                "--cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/server.crt "
+                "--key /etc/kubernetes/pki/etcd/server.key"
+            )
 
     keys = exactly(10, printed.split())
     assert [key for key in keys if not key.startswith("/registry/")] == []
@@ -87,12 +89,14 @@ def test_etcdctl_lists_keys(shell: Shell, etcd: str) -> None:
 @pytest.mark.behavior("walkthroughs/core-concepts-components")
 def test_the_control_plane_is_pods_of_kube_system(shell: Shell, nodes: list[Fields]) -> None:
     """The API server, the controller manager and the scheduler are Pods of kube-system, each named after its node."""
-    status = {row["NAME"]: row["STATUS"] for row in table(shell("kubectl get pods -n kube-system"))}
-
     on = [node.metadata.name for node in nodes if is_control_plane(node)]
     pods = {f"kube-{name}-{node}" for name in ("apiserver", "controller-manager", "scheduler") for node in on}
     assert pods
-    assert {pod: status.get(pod) for pod in pods} == dict.fromkeys(pods, "Running")
+
+    for look in eventually(within=patience.mirror_pod_returns):  # another test deletes a scheduler's
+        with look:
+            status = {row["NAME"]: row["STATUS"] for row in table(shell("kubectl get pods -n kube-system"))}
+            assert {pod: status.get(pod) for pod in pods} == dict.fromkeys(pods, "Running")
 
 
 def programs(output: Output) -> set[str]:
@@ -498,8 +502,11 @@ def game(kube: Kube, shell: Shell, inside: Inside) -> str:
     """The URL of the game. It runs in the test's own namespace, which stands in the place of pacman."""
     shell.instead["-n pacman"] = f"-n {kube.namespace}"
     kube.apply([document for document in in_namespace(APPLICATION, kube) if document["kind"] != "Namespace"])
-    for name in ("mongo", "pacman"):
-        kube.ready_pods(1, name=name)
+    kube.ready_pods(1, name="pacman")
+    for look in eventually(within=patience.volume_binds):
+        with look:
+            assert kube.get("PersistentVolumeClaim", "mongo-storage").status.phase == "Bound"
+    kube.ready_pods(1, name="mongo")
     url = f"http://pacman.{kube.namespace}"
     for look in eventually(within=patience.names_follow):
         with look:
@@ -512,11 +519,13 @@ def test_the_game_keeps_its_score(kube: Kube, shell: Shell, inside: Inside, game
     """A forwarded port leads to the game; its score outlives mongo-0; ten front ends are one line away."""
     with shell.forward("kubectl port-forward svc/pacman 9090:80 -n pacman") as ask:
         assert ask().stdout.splitlines()[-1:] == ["Pac-Man"]
-    assert inside.get(f"{game}/score", options=["--data", "4711"]).status == 200
+    for look in eventually(within=patience.server_listens):
+        with look:
+            assert inside.get(f"{game}/score", options=["--data", "4711"]).status == 200
 
     shell("kubectl delete pod mongo-0 -n pacman")
 
-    for look in eventually(within=patience.pod_starts):
+    for look in eventually(within=patience.rollout):
         with look:
             assert inside.get(f"{game}/score").body.strip() == "4711"
     assert shell("kubectl scale deployment pacman --replicas=10 -n pacman") == "deployment.apps/pacman scaled\n"
