@@ -135,7 +135,8 @@ def test_patience_multiplies_every_budget_and_has_the_factor() -> None:
         ("service_rules", [30, 5]),  # kube-proxy's second try, and its wait for the xtables lock
         ("provider_answers", [5, 10]),  # a cloud's service controller's first back-offs
         ("names_follow", [30]),  # how long CoreDNS keeps "no such name"
-        ("namespace_comes", [15, 2]),  # the lease of a leader, the tries of the next one
+        ("namespace_comes", [31]),  # a restart of kube-controller-manager
+        ("node_is_missed", [50, 5, 31, 50]),  # the grace period twice, the node controller's period, a restart
     ],
 )
 def test_a_budget_outlasts_the_periods_that_can_fall_into_it(budget: str, periods: list[int]) -> None:
