@@ -16,6 +16,7 @@ from fixtures.manifests import Manifest, load, load_all
 from fixtures.patience import patience
 from fixtures.record import Change
 from fixtures.scheduling import selecting
+from fixtures.storage import wait_until_bound
 from fixtures.waiting import eventually, throughout
 
 DATABASE = "statefulsets/mongo.yaml"
@@ -208,6 +209,7 @@ def test_parallel_management_holds_no_pod_back(kube: Kube) -> None:
 def mongo_0(kube: Kube) -> Fields:
     """The only Pod of the database, Ready; it has stored a score."""
     kube.apply(DATABASE)
+    wait_until_bound(kube, PVC_OF_MONGO_0, app="mongo")
     (pod,) = exactly(1, kube.ready_pods(1, app="mongo"))
     assert redis(kube, "mongo-0", "SET", "score", "4711") == "OK"
     return pod
@@ -271,6 +273,7 @@ def test_the_identity_moves_to_another_node(kube: Kube, movable_pod: Fields, ano
 def two_databases(kube: Kube) -> list[str]:
     """The names of two Pods of the database, Ready; they started at the same time, because that is faster."""
     kube.apply(statefulset(DATABASE, replicas=2, podManagementPolicy="Parallel"))
+    wait_until_bound(kube, PVC_OF_MONGO_0, "data-mongo-1", app="mongo")
     return names(kube.ready_pods(2, app="mongo"))
 
 
