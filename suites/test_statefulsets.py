@@ -41,8 +41,8 @@ def names(objects: Iterable[Fields]) -> list[str]:
 
 
 def successor(kube: Kube, earlier: Fields) -> Fields:
-    """Wait until the StatefulSet's only Pod is Ready and is not `earlier`, and return it."""
-    for look in eventually(within=patience.pod_starts):
+    """Wait until the StatefulSet's only Pod is Ready and is not `earlier`, which has to end first, and return it."""
+    for look in eventually(within=patience.rollout):
         with look:
             (pod,) = exactly(1, (pod for pod in kube.pods(app="mongo") if is_ready(pod)))
             assert pod.metadata.uid != earlier.metadata.uid
@@ -73,6 +73,7 @@ def pods_side_by_side(kube: Kube) -> tuple[list[Fields], list[Fields]]:
     """Two Pods of a StatefulSet and two of a Deployment, all Ready."""
     kube.apply(IDLE)
     kube.apply("statefulsets/app.yaml")
+    kube.rolled_out("StatefulSet", "mongo")
     return kube.ready_pods(2, app="mongo"), kube.ready_pods(2, app="app")
 
 
@@ -91,7 +92,7 @@ def test_statefulset_pods_are_numbered_deployment_pods_are_not(
     kept = of_deployment[1].metadata.name
     (replacement,) = exactly(1, (name for name in names(kube.ready_pods(2, app="app")) if name != kept))
     assert replacement != of_deployment[0].metadata.name
-    for look in eventually(within=patience.pod_starts):
+    for look in eventually(within=patience.rollout):
         with look:
             ready = {pod.metadata.name: pod.metadata.uid for pod in kube.pods(app="mongo") if is_ready(pod)}
             assert ready.keys() == {"mongo-0", "mongo-1"}
@@ -102,6 +103,7 @@ def test_statefulset_pods_are_numbered_deployment_pods_are_not(
 def two_pods(kube: Kube) -> list[Fields]:
     """The two Pods of a StatefulSet without storage, Ready."""
     kube.apply(IDLE)
+    kube.rolled_out("StatefulSet", "mongo")
     return kube.ready_pods(2, app="mongo")
 
 
@@ -179,11 +181,11 @@ def test_pods_are_created_and_removed_one_at_a_time(kube: Kube) -> None:
 
     with kube.record("Pod", app="mongo") as changes:
         kube.apply(statefulset(IDLE, replicas=3))
-        for look in eventually(within=patience.pod_starts):
+        for look in eventually(within=patience.rollout):
             with look:
                 assert story(changes) == up
         kube.scale("StatefulSet", "mongo", 0)
-        for look in eventually(within=patience.pod_goes):
+        for look in eventually(within=patience.rollout):
             with look:
                 assert story(changes) == up + down
 
