@@ -421,7 +421,11 @@ def test_a_second_writer_waits_until_the_first_is_gone(kube: Kube, second_writer
         with look:
             assert phases(kube, "Pod") == {"first": "Running", "second": "Pending"}
 
-    kube.delete("Pod", "first")
+    # With a grace period the first Pod is gone from the API only when its node has released the volume.
+    kube.delete("Pod", "first", grace=1)
+    for look in eventually(within=patience.pod_goes):
+        with look:
+            assert not kube.exists("Pod", "first")
 
     kube.ready_pod("second")
 
