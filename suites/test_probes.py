@@ -91,7 +91,10 @@ def test_a_pod_that_is_not_ready_gets_no_requests(kube: Kube, ready_pod: Fields,
         with look:
             assert endpoints(kube) == [False], "the EndpointSlice says that the Pod is ready"
             assert through_the_service(kube, inside) is None
-    assert inside.get(f"http://{ready_pod.status.podIP}").status == 403
+    for look in eventually(within=patience.server_listens):
+        with look:
+            assert endpoints(kube) == [False]
+            assert inside.get(f"http://{ready_pod.status.podIP}").status == 403
 
     kube.exec(name, "mv", "/tmp/index.html", PAGE)
     for look in eventually(within=patience.service_rules):
@@ -106,8 +109,10 @@ def test_a_pod_that_is_not_ready_gets_no_requests(kube: Kube, ready_pod: Fields,
 
 @pytest.fixture
 def probed_pod(kube: Kube) -> Fields:
-    """A Pod whose liveness probe succeeds as long as it has its page, Ready."""
-    return kube.ready_pod(kube.create(LIVENESS).metadata.name)
+    """A Pod whose liveness probe succeeds as long as it has its page, Ready. The probe leaves a slow nginx time to start."""
+    manifest = load(LIVENESS)
+    manifest["spec"]["containers"][0]["livenessProbe"]["initialDelaySeconds"] = round(patience.server_listens)
+    return kube.ready_pod(kube.create(manifest).metadata.name)
 
 
 @pytest.fixture
@@ -121,6 +126,7 @@ def unprobed_pod(kube: Kube) -> Fields:
 
 
 @pytest.mark.behavior("controllers/liveness-restarts", "controllers/probes-are-optional-and-many")
+@pytest.mark.starts_first
 def test_a_container_that_fails_its_liveness_probe_is_restarted(
     kube: Kube, probed_pod: Fields, unprobed_pod: Fields, inside: Inside
 ) -> None:
@@ -135,7 +141,9 @@ def test_a_container_that_fails_its_liveness_probe_is_restarted(
             assert "Killing" in [event.reason for event in kube.events(probed_pod)]
     assert kube.get("Pod", "liveness").metadata.uid == probed_pod.metadata.uid
     assert restarts(kube, unprobed_pod) == 0, "the container without probes has been restarted"
-    assert inside.get(f"http://{unprobed_pod.status.podIP}").status == 403
+    for look in eventually(within=patience.server_listens):
+        with look:
+            assert inside.get(f"http://{unprobed_pod.status.podIP}").status == 403
 
 
 def restarts(kube: Kube, pod: Fields) -> int:

@@ -16,6 +16,7 @@ from fixtures.manifests import Manifest, load, load_all
 from fixtures.patience import patience
 from fixtures.record import Change
 from fixtures.scheduling import selecting
+from fixtures.storage import wait_until_bound
 from fixtures.waiting import eventually, throughout
 
 DATABASE = "statefulsets/mongo.yaml"
@@ -40,8 +41,8 @@ def names(objects: Iterable[Fields]) -> list[str]:
 
 
 def successor(kube: Kube, earlier: Fields) -> Fields:
-    """Wait until the StatefulSet's only Pod is Ready and is not `earlier`, and return it."""
-    for look in eventually(within=patience.pod_starts):
+    """Wait until the StatefulSet's only Pod is Ready and is not `earlier`, which has to end first, and return it."""
+    for look in eventually(within=patience.rollout):
         with look:
             (pod,) = exactly(1, (pod for pod in kube.pods(app="mongo") if is_ready(pod)))
             assert pod.metadata.uid != earlier.metadata.uid
@@ -72,6 +73,7 @@ def pods_side_by_side(kube: Kube) -> tuple[list[Fields], list[Fields]]:
     """Two Pods of a StatefulSet and two of a Deployment, all Ready."""
     kube.apply(IDLE)
     kube.apply("statefulsets/app.yaml")
+    kube.rolled_out("StatefulSet", "mongo")
     return kube.ready_pods(2, app="mongo"), kube.ready_pods(2, app="app")
 
 
@@ -90,7 +92,7 @@ def test_statefulset_pods_are_numbered_deployment_pods_are_not(
     kept = of_deployment[1].metadata.name
     (replacement,) = exactly(1, (name for name in names(kube.ready_pods(2, app="app")) if name != kept))
     assert replacement != of_deployment[0].metadata.name
-    for look in eventually(within=patience.pod_starts):
+    for look in eventually(within=patience.rollout):
         with look:
             ready = {pod.metadata.name: pod.metadata.uid for pod in kube.pods(app="mongo") if is_ready(pod)}
             assert ready.keys() == {"mongo-0", "mongo-1"}
@@ -101,6 +103,7 @@ def test_statefulset_pods_are_numbered_deployment_pods_are_not(
 def two_pods(kube: Kube) -> list[Fields]:
     """The two Pods of a StatefulSet without storage, Ready."""
     kube.apply(IDLE)
+    kube.rolled_out("StatefulSet", "mongo")
     return kube.ready_pods(2, app="mongo")
 
 
@@ -178,11 +181,11 @@ def test_pods_are_created_and_removed_one_at_a_time(kube: Kube) -> None:
 
     with kube.record("Pod", app="mongo") as changes:
         kube.apply(statefulset(IDLE, replicas=3))
-        for look in eventually(within=patience.pod_starts):
+        for look in eventually(within=patience.rollout):
             with look:
                 assert story(changes) == up
         kube.scale("StatefulSet", "mongo", 0)
-        for look in eventually(within=patience.pod_goes):
+        for look in eventually(within=patience.rollout):
             with look:
                 assert story(changes) == up + down
 
@@ -208,6 +211,7 @@ def test_parallel_management_holds_no_pod_back(kube: Kube) -> None:
 def mongo_0(kube: Kube) -> Fields:
     """The only Pod of the database, Ready; it has stored a score."""
     kube.apply(DATABASE)
+    wait_until_bound(kube, PVC_OF_MONGO_0, app="mongo")
     (pod,) = exactly(1, kube.ready_pods(1, app="mongo"))
     assert redis(kube, "mongo-0", "SET", "score", "4711") == "OK"
     return pod
@@ -271,6 +275,7 @@ def test_the_identity_moves_to_another_node(kube: Kube, movable_pod: Fields, ano
 def two_databases(kube: Kube) -> list[str]:
     """The names of two Pods of the database, Ready; they started at the same time, because that is faster."""
     kube.apply(statefulset(DATABASE, replicas=2, podManagementPolicy="Parallel"))
+    wait_until_bound(kube, PVC_OF_MONGO_0, "data-mongo-1", app="mongo")
     return names(kube.ready_pods(2, app="mongo"))
 
 

@@ -17,7 +17,7 @@ from fixtures.manifests import Manifest, load_all
 from fixtures.namespaces import temporarily_patched
 from fixtures.patience import patience
 from fixtures.scheduling import hostname, selecting, why_not_scheduled
-from fixtures.storage import move_default
+from fixtures.storage import move_default, wait_until_bound
 from fixtures.waiting import eventually, throughout
 
 VOLUME, PVC = "PersistentVolume", "PersistentVolumeClaim"
@@ -51,6 +51,7 @@ def touch(kube: Kube, kind: str, name: str, number: int) -> None:
 def writer(kube: Kube) -> Fields:
     """A Pod, Ready, that has stored a file in its container's own file system, one in an emptyDir, and one on a PVC."""
     kube.apply("storage/lost-and-kept.yaml")
+    wait_until_bound(kube, "kept")
     pod = kube.ready_pod("writer")
     assert kube.exec("writer", "touch", "/container/file", "/emptydir/file", "/pvc/file").code == 0
     return pod
@@ -89,6 +90,7 @@ def reader(kube: Kube) -> Callable[[str], str]:
     """`reader(path)`: a file in a Pod with a ConfigMap, a Secret and a PVC, on which an earlier Pod has stored something."""
     *earlier, pod = load_all("storage/three-kinds.yaml")
     kube.apply(earlier)
+    wait_until_bound(kube, "data")
     for look in eventually(within=patience.pod_starts):
         with look:
             assert phases(kube, "Pod") == {"writer": "Succeeded"}
@@ -352,6 +354,7 @@ def test_a_volume_is_provisioned_once_a_pod_uses_the_pvc(
 
     kube.create(dynamic[1])
 
+    wait_until_bound(kube, "dynamic")
     kube.ready_pod("user")
     volume = kube.get(VOLUME, kube.get(PVC, "dynamic").spec.volumeName)
     assert volume.metadata.annotations.get("pv.kubernetes.io/provisioned-by") == default_class.provisioner
@@ -368,6 +371,7 @@ def provisioned(kube: Kube) -> Iterator[dict[str, str]]:
     At the end the retained one gets its own policy back, by which its provisioner deletes it.
     """
     kube.apply("storage/two-pvcs.yaml")
+    wait_until_bound(kube, "delete", "retain")
     kube.ready_pod("user")
     volumes: dict[str, str] = {pvc: kube.get(PVC, pvc).spec.volumeName for pvc in ("delete", "retain")}
     with (
@@ -400,6 +404,7 @@ def second_writer(kube: Kube) -> Manifest:
     """The manifest of the second of two Pods that use one ReadWriteOncePod PVC; the first is Ready."""
     pvc, first, second = load_all("storage/writers.yaml")
     kube.apply([pvc, first])
+    wait_until_bound(kube, "shared")
     kube.ready_pod("first")
     return second
 
@@ -416,7 +421,11 @@ def test_a_second_writer_waits_until_the_first_is_gone(kube: Kube, second_writer
         with look:
             assert phases(kube, "Pod") == {"first": "Running", "second": "Pending"}
 
-    kube.delete("Pod", "first")
+    # With a grace period the first Pod is gone from the API only when its node has released the volume.
+    kube.delete("Pod", "first", grace=1)
+    for look in eventually(within=patience.pod_goes):
+        with look:
+            assert not kube.exists("Pod", "first")
 
     kube.ready_pod("second")
 
@@ -427,6 +436,7 @@ def second_on_the_same_node(kube: Kube) -> Manifest:
     pvc, first, second = load_all("storage/writers.yaml")
     pvc["spec"]["accessModes"] = ["ReadWriteOnce"]
     kube.apply([pvc, first])
+    wait_until_bound(kube, "shared")
     node = kube.get("Node", kube.ready_pod("first").spec.nodeName)
     second["spec"]["nodeSelector"] = selecting(node)
     return second
@@ -469,6 +479,7 @@ def test_a_pvc_of_another_namespace_is_not_found(kube: Kube, elsewhere: tuple[Ma
 
     kube.create(pvc)
 
+    wait_until_bound(kube, name)
     kube.ready_pod(name)
     assert phases(kube, PVC) == {name: "Bound"}
 

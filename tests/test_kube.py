@@ -303,7 +303,7 @@ def test_an_image_that_is_missing_at_the_last_look_is_inconclusive(
     message, seconds = ended(clock, lambda: kube.ready_pod("web"), Inconclusive)
 
     assert "the image nginx:1 cannot be pulled on node worker" in message
-    assert seconds == pytest.approx(40, abs=0.5)
+    assert seconds == pytest.approx(60, abs=0.5)
 
 
 def test_a_missing_image_has_a_remedy_unless_it_exists_nowhere() -> None:
@@ -388,12 +388,12 @@ def test_pods_that_pod_security_refuses_are_not_observed(kube: Kube, server: Sim
 
 def test_a_wait_ends_if_nothing_happens(kube: Kube, server: SimulatedServer, clock: Clock) -> None:
     message, seconds = ended(clock, lambda: kube.ready_pods(2, app="web"), AssertionError)
-    assert message == "there are 0 Pods, not 2: nothing at all has happened for 25 s, and there is no Pod"
-    assert 25 <= seconds < 29
+    assert message == "there are 0 Pods, not 2: nothing at all has happened for 45 s, and there is no Pod"
+    assert 45 <= seconds < 49
 
     server.lists("Pod", lambda: [pod("web", READY)])
     message, _ = ended(clock, lambda: kube.ready_pods(2, app="web"), AssertionError)
-    assert message.endswith("nothing at all has happened for 25 s, and all Pods that there are (1) are Ready")
+    assert message.endswith("nothing at all has happened for 45 s, and all Pods that there are (1) are Ready")
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_a_wait_lasts_while_a_pod_is_unready_or_terminating(
     message, seconds = ended(clock, lambda: kube.ready_pods(2, app="web"), AssertionError)
 
     assert "nothing at all" not in message
-    assert seconds == pytest.approx(40, abs=0.5)
+    assert seconds == pytest.approx(60, abs=0.5)
 
 
 def deployment(version: int, available: int) -> Object:
@@ -434,9 +434,9 @@ def test_a_rollout_that_does_not_start_ends_the_wait(kube: Kube, server: Simulat
     message, seconds = ended(clock, lambda: kube.rolled_out("Deployment", "web"), AssertionError)
 
     assert message == (
-        "Deployment web: 0 of 2 Pods are available: nothing at all has happened for 25 s, and there is no Pod"
+        "Deployment web: 0 of 2 Pods are available: nothing at all has happened for 45 s, and there is no Pod"
     )
-    assert 25 <= seconds < 29
+    assert 45 <= seconds < 49
 
 
 def test_the_end_of_a_tests_time_ends_the_evidence_and_not_the_run(kube: Kube, server: SimulatedServer) -> None:

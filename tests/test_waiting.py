@@ -127,14 +127,17 @@ def test_patience_multiplies_every_budget_and_has_the_factor() -> None:
     [
         ("pod_starts", [10, 15]),  # the scheduler's longest back-off, the kubelet's second try
         ("pod_goes", [15, 10]),  # the kubelet's second try, its report of the Pods' status
-        ("controller_acts", [15, 2]),  # the lease of a leader, the tries of the next one
+        ("pod_starts", [2, 1, 45]),  # a wait's first and next look for what makes it hopeless, and what it looks for
+        ("controller_acts", [3, 3, 15, 5, 5]),  # a restart: the container, the program, the old lease, a try, the lists
+        ("progress_deadline", [3, 1, 31]),  # the deadline, the controller's next look, a restart
         ("volume_binds", [15, 15, 15]),  # the volume controller's period, twice; local-path's first back-off
         ("volume_goes", [15, 15]),  # the volume controller's period, local-path's first back-off
         ("container_restarts", [30, 15]),  # the second back-off with what the kubelet adds, its second try
         ("service_rules", [30, 5]),  # kube-proxy's second try, and its wait for the xtables lock
         ("provider_answers", [5, 10]),  # a cloud's service controller's first back-offs
         ("names_follow", [30]),  # how long CoreDNS keeps "no such name"
-        ("namespace_comes", [15, 2]),  # the lease of a leader, the tries of the next one
+        ("namespace_comes", [31]),  # a restart of kube-controller-manager
+        ("node_is_missed", [50, 5, 31, 50]),  # the grace period twice, the node controller's period, a restart
     ],
 )
 def test_a_budget_outlasts_the_periods_that_can_fall_into_it(budget: str, periods: list[int]) -> None:
@@ -163,7 +166,7 @@ def test_after_two_failed_waits_for_pods_later_ones_are_short_and_inconclusive(m
 
     assert third.type is Inconclusive
     assert str(third.value) == (
-        "web is Pending; the budget pod_starts was shortened from 80 s to 30 s, because "
+        "web is Pending; the budget pod_starts was shortened from 120 s to 30 s, because "
         "2 earlier waits for Pods had failed in this process (pod_starts, pod_starts)"
     )
     assert third.value.__notes__[0].startswith("still so after 2 looks in 0.")
