@@ -11,6 +11,7 @@ from fixtures.kube import Kube, is_ready
 from fixtures.kubectl import Kubectl, PortForward
 from fixtures.namespaces import in_namespace
 from fixtures.patience import patience
+from fixtures.storage import wait_until_bound
 from fixtures.waiting import eventually
 
 APPLICATION = "application/pacman.yaml"
@@ -20,13 +21,6 @@ SCORE = "4711"
 def url(kube: Kube) -> str:
     """Where clients in the cluster find the score: the front end's Service, by its name."""
     return f"http://pacman.{kube.namespace}/score"
-
-
-def storage_is_bound(kube: Kube) -> None:
-    """Wait until the database's PersistentVolumeClaim (PVC) has its volume. Its Pod starts after that."""
-    for look in eventually(within=patience.volume_binds):
-        with look:
-            assert kube.get("PersistentVolumeClaim", "mongo-storage").status.phase == "Bound"
 
 
 def post(kube: Kube, inside: Inside, score: str) -> None:
@@ -49,7 +43,7 @@ def test_one_file_makes_a_whole_application(kubectl: Kubectl, made_by_the_test: 
     kinds = [line.partition("/")[0].partition(".")[0] for line in done.stdout.splitlines()]
     assert kinds == [document["kind"].lower() for document in file]
     kube.ready_pods(1, name="pacman")
-    storage_is_bound(kube)
+    wait_until_bound(kube, "mongo-storage", name="mongo")
     kube.ready_pods(1, name="mongo")
     post(kube, inside, SCORE)
     for look in eventually(within=patience.server_listens):
@@ -62,9 +56,9 @@ def test_one_file_makes_a_whole_application(kubectl: Kubectl, made_by_the_test: 
 def front_end(kube: Kube, inside: Inside) -> Fields:
     """The front end's Pod. The application runs, and a score has been posted."""
     kube.apply(in_namespace(APPLICATION, kube))
-    (pod,) = kube.ready_pods(1, name="pacman")
-    storage_is_bound(kube)
+    wait_until_bound(kube, "mongo-storage", name="mongo")
     kube.ready_pods(1, name="mongo")
+    (pod,) = kube.ready_pods(1, name="pacman")
     post(kube, inside, SCORE)
     return pod
 

@@ -23,6 +23,7 @@ from fixtures.namespaces import in_namespace
 from fixtures.nodes import internal_ip, is_control_plane
 from fixtures.patience import patience
 from fixtures.shell import Shell, described, names, table
+from fixtures.storage import wait_until_bound
 from fixtures.waiting import eventually
 from machine.output import Output
 
@@ -502,11 +503,9 @@ def game(kube: Kube, shell: Shell, inside: Inside) -> str:
     """The URL of the game. It runs in the test's own namespace, which stands in the place of pacman."""
     shell.instead["-n pacman"] = f"-n {kube.namespace}"
     kube.apply([document for document in in_namespace(APPLICATION, kube) if document["kind"] != "Namespace"])
-    kube.ready_pods(1, name="pacman")
-    for look in eventually(within=patience.volume_binds):
-        with look:
-            assert kube.get("PersistentVolumeClaim", "mongo-storage").status.phase == "Bound"
-    kube.ready_pods(1, name="mongo")
+    wait_until_bound(kube, "mongo-storage", name="mongo")
+    for name in ("mongo", "pacman"):
+        kube.ready_pods(1, name=name)
     url = f"http://pacman.{kube.namespace}"
     for look in eventually(within=patience.names_follow):
         with look:
