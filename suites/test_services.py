@@ -234,7 +234,7 @@ def test_a_pods_ip_changes_and_its_services_ip_stays(kube: Kube, pod_slow_to_end
         with look:
             assert unserved(inside, urls, [pod_slow_to_end]) == {}
 
-    kube.delete("Pod", pod_slow_to_end.metadata.name, grace=round(patience.pod_starts))
+    kube.delete("Pod", pod_slow_to_end.metadata.name, grace=2 * round(patience.pod_starts))
 
     (replacement,) = exactly(1, kube.ready_pods(1, app="my-nginx"))
     # The deleted Pod still runs with its IP. An IP that is free again could by chance be the replacement's.
