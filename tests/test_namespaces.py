@@ -1,26 +1,35 @@
 """What belongs to a run, and what may be deleted of earlier runs."""
 
+import json
+import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from fixtures.api import Api
+from fixtures import namespaces
+from fixtures.api import Api, Connection
 from fixtures.fields import Fields
 from fixtures.kube import Kube
 from fixtures.namespaces import (
     CLUSTER_GOES,
     HOST,
     KEPT,
+    PATCHED,
     PROCESS,
     RunId,
     inverse_patch,
     is_over,
+    leftovers,
     make,
     name_for,
     own_namespace,
+    remove_run,
 )
+from fixtures.nodes import OUTAGE
 from fixtures.patience import Budget, patience
+from tests.stub_cluster import StubCluster, kubeconfig
 
 NOW = datetime.now(UTC)
 
@@ -108,3 +117,26 @@ def test_a_namespace_is_only_emptied_on_a_cluster_that_goes_with_the_run(
         assert kinds == []
 
     assert kinds == deleted
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the container is stopped"), subprocess.TimeoutExpired("nft", 60)])
+def test_what_cannot_be_undone_or_deleted_does_not_keep_the_rest_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    run = RunId.new()
+    note = {"run": run.labels, "since": NOW.isoformat(), "back": {"metadata": {"annotations": {OUTAGE: None}}}}
+    cut_off = {"metadata": {"name": "spare", "annotations": {PATCHED: json.dumps(note)}}}
+    monkeypatch.setattr(namespaces, "reconnect", fail)
+    cluster = StubCluster(nodes=[cut_off])
+    cluster.namespaces = {name: {"metadata": {"name": name, "labels": run.labels}} for name in ("refused", "web")}
+    cluster.answers["DELETE", "/api/v1/namespaces/refused"] = (404, {"reason": "NotFound"})
+    kubeconfig(tmp_path / "kubeconfig", cluster.address)
+    api = Connection(str(tmp_path / "kubeconfig"), "there").api()
+
+    remove_run(api, run)
+
+    assert leftovers(api, run, 0.05) == ["Namespace refused", "the patch of Node spare"]
+    cluster.close()
