@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import pytest
 
 from fixtures import clients
 from fixtures.api import Api, ApiRefusal, PodStreams
-from fixtures.clients import Inside
+from fixtures.clients import Inside, remove_clients, sweep_clients
 from fixtures.fields import Fields
 from fixtures.kube import Kube
 from fixtures.manifests import load_all
-from fixtures.namespaces import PATCHED, RunId
+from fixtures.namespaces import PATCHED, RUN, RunId
 from fixtures.nodes import KindNodes
 from fixtures.patience import patience
 from fixtures.session import Sessions
-from machine.engine import Engine
+from machine.engine import CLUSTER, Engine
 from machine.output import Output
 
 READY, NOT_READY = ({"conditions": [{"type": "Ready", "status": status}]} for status in ("True", "Unknown"))
@@ -105,10 +107,11 @@ def test_limits_of_clients_scale_with_patience(monkeypatch: pytest.MonkeyPatch) 
     assert command[command.index("--max-time") + 1] == "6"
 
 
+@dataclass(frozen=True)
 class Containers(Engine):
     """An engine that records the containers that it runs."""
 
-    started: ClassVar[list[tuple[str, ...]]] = []
+    started: list[tuple[str, ...]] = field(default_factory=list)
 
     def run(self, *args: str, **_: Any) -> str:
         """Run a container, or tell about one."""
@@ -137,17 +140,96 @@ class Nodes(KindNodes):
         return Ready(lambda _: cast("PodStreams", None))
 
 
-def test_the_clients_outside_get_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "kind_nodes", lambda _: Nodes(Containers("podman"), "k"))
+RUN_ID = RunId("abc", "host", "1.1")
 
-    fixture = clients.outside._get_wrapped_function()
-    for _ in fixture(cast("Api", object()), RunId("abc", "host", "1.1"), "main"):
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The commands that start the clients outside."""
+    engine = Containers("podman")
+    monkeypatch.setattr(clients, "kind_nodes", lambda _: Nodes(engine, "k"))
+    for _ in clients.outside._get_wrapped_function()(cast("Api", object()), RUN_ID, "main"):
         pass
+    assert len(engine.started) == 2
+    return engine.started
 
+
+def test_the_clients_outside_get_no_proxy(started: list[tuple[str, ...]]) -> None:
     names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    assert len(Containers.started) == 2
-    for command in Containers.started:
+
+    for command in started:
         assert [name for name in names if f"--env={name}=" not in command] == []
+
+
+def test_the_clients_outside_have_the_labels_of_their_run(started: list[tuple[str, ...]]) -> None:
+    for command in started:
+        assert [key for key, value in RUN_ID.labels.items() if f"--label={key}={value}" not in command] == []
+
+
+@dataclass(frozen=True)
+class Beside(Engine):
+    """An engine in memory: its containers, with their labels."""
+
+    there: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def containers(self, filter: str) -> list[str]:
+        """The names of the containers with a label."""
+        key, _, value = filter.removeprefix("label=").partition("=")
+        return [name for name, labels in self.there.items() if key in labels and value in ("", labels[key])]
+
+    def run(self, *args: str, **_: object) -> str:
+        """What docker's `inspect` prints."""
+        born = "2020-01-01T00:00:00.123456789Z"
+        found = [name for name in self.there if name in args]
+        return json.dumps(
+            [{"Name": f"/{name}", "Created": born, "Config": {"Labels": self.there[name]}} for name in found]
+        )
+
+    def remove_containers(self, *names: str) -> None:
+        """Remove these containers."""
+        for name in names:
+            del self.there[name]
+
+
+@dataclass(frozen=True)
+class Fails(Beside):
+    """An engine that removes nothing."""
+
+    error: Exception = field(default_factory=RuntimeError)
+
+    def remove_containers(self, *_: str) -> None:
+        """The engine is too busy, or hangs."""
+        raise self.error
+
+
+def clients_of(*runs: RunId) -> dict[str, dict[str, str]]:
+    """A node, and one client of each run."""
+    return {"k-worker": {CLUSTER: "k"}} | {f"{run.namespace}-outside": run.labels for run in runs}
+
+
+def test_the_end_of_a_run_removes_the_clients_of_its_killed_processes_and_no_others() -> None:
+    mine, other = RunId.new(), RunId.new()
+    engine = Beside("podman", there=clients_of(mine, other))
+
+    assert remove_clients(engine, mine) == []
+    assert engine.there == clients_of(other)
+
+
+def test_the_next_run_removes_the_clients_of_runs_that_are_over_and_no_others() -> None:
+    alive, dead = RunId.new(), RunId("dead", RunId.new().host, "4194305.1")
+    engine = Beside("docker", there=clients_of(alive, dead) | {"of-an-earlier-version": {RUN: "old"}})
+
+    assert list(sweep_clients(engine)) == ["container kubehave-dead-outside", "container of-an-earlier-version"]
+    assert engine.there == clients_of(alive)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("docker rm: exit 1: busy"), subprocess.TimeoutExpired("docker", 60)])
+def test_clients_that_cannot_be_removed_are_named_at_the_end_and_stop_no_next_run(error: Exception) -> None:
+    dead = RunId("dead", RunId.new().host, "4194305.1")
+    engine = Fails("docker", there=clients_of(dead), error=error)
+
+    assert remove_clients(engine, dead) == [f"clients outside the cluster: {error}"]
+    assert list(sweep_clients(engine)) == ["container kubehave-dead-outside"]
 
 
 # --- the clients' DaemonSet

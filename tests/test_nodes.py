@@ -1,15 +1,16 @@
-"""Which nodes tests use, and how long a command on a node may take."""
+"""Which nodes tests use, which engine runs them, and how long a command on a node may take."""
 
 from __future__ import annotations
 
+import subprocess
 from typing import cast
 
 import pytest
 
 from fixtures import nodes
-from fixtures.api import Api
+from fixtures.api import Api, ApiRefusal
 from fixtures.fields import Fields
-from fixtures.nodes import KindNodes, is_worker, left_out
+from fixtures.nodes import KindNodes, engine_of_nodes, is_worker, left_out
 from fixtures.patience import patience
 from machine.engine import Engine
 from machine.output import Output
@@ -48,3 +49,18 @@ def test_the_limit_of_a_command_on_a_node_scales_with_patience(
     monkeypatch.setattr(patience, "factor", 3.0)
 
     assert KindNodes(Records("podman"), "k").run("worker", ["true"], timeout=asked).stdout == limit
+
+
+@pytest.mark.parametrize(
+    "error", [ApiRefusal("GET", 403, ""), RuntimeError("docker ps: exit 1"), subprocess.TimeoutExpired("docker", 60)]
+)
+def test_an_engine_that_cannot_be_asked_is_none(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(_: Api) -> KindNodes:
+        raise error
+
+    monkeypatch.setattr(nodes, "kind_nodes", lambda _: KindNodes(Engine("podman"), "k"))
+    assert engine_of_nodes(cast("Api", None)) == Engine("podman")
+
+    for cannot_tell in (fail, lambda _: None):
+        monkeypatch.setattr(nodes, "kind_nodes", cannot_tell)
+        assert engine_of_nodes(cast("Api", None)) is None

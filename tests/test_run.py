@@ -22,6 +22,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fixtures.api import Api, Connection
+from machine.engine import Engine
+from runner import run as runs
 from tests.stub_cluster import StubCluster, kubeconfig
 
 ROOT = Path(__file__).parent.parent
@@ -554,6 +557,69 @@ def test_a_worker_that_dies_ends_the_run_with_a_report(sample: Sample) -> None:
     assert run.code == 1
     assert run.verdicts()["dies"] == "inconclusive"
     assert "crashed" in run.reason("dies")
+
+
+#: A docker whose containers are a node and the files in the folder clients/.
+DOCKER = """#!/bin/sh
+case "$*" in
+*label=io.x-k8s.kind.cluster*) echo k-worker ;;
+ps*) ls clients ;;
+inspect*) shift 3; cd clients; echo "["; cat "$@" | paste -s -d ,; echo "]" ;;
+rm*) shift 3; cd clients; rm "$@" ;;
+esac
+"""
+
+LEAVES_A_CLIENT = """
+import json, os, pathlib
+
+@shows("dies")
+def test_dies(run_id):
+    client = {"Name": "mine", "Created": "2020-01-01T00:00:00Z", "Config": {"Labels": run_id.labels}}
+    pathlib.Path("clients", "mine").write_text(json.dumps(client))
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_run_removes_the_clients_of_its_killed_worker_and_of_killed_runs(tmp_path: Path) -> None:
+    node = {"metadata": {"name": "k-worker"}, "spec": {"providerID": "kind://docker/k/k-worker"}}
+    cluster = StubCluster(nodes=[node])
+    write_sample(tmp_path, LEAVES_A_CLIENT, {})
+    old = {"Name": "old", "Created": "2020-01-01T00:00:00Z", "Config": {"Labels": {"kubehave/run": "old"}}}
+    for folder, name, text in (("bin", "docker", DOCKER), ("clients", "old", json.dumps(old))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(text)
+    (tmp_path / "bin" / "docker").chmod(0o755)
+
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    run = ended(tmp_path, start(tmp_path, cluster.address, "-n", "1", "--dist", "loadgroup", PATH=path))
+    cluster.close()
+
+    assert (run.code, run.verdicts()) == (1, {"dies": "inconclusive"})
+    assert "kubehave: removing container old, left by a run that was killed" in run.printed
+    assert list((tmp_path / "clients").iterdir()) == []
+    assert run.json["run"]["left_behind"] == []
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_clients_that_cannot_be_removed_are_left_behind_whatever_else_is(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    def api(_: Connection) -> Api | None:
+        if not answers:
+            raise ConnectionError("refused")
+        return None
+
+    monkeypatch.setattr(Connection, "api", api)
+    monkeypatch.setattr(runs, "remove_clients", lambda *_: ["clients outside the cluster: busy"])
+    monkeypatch.setattr(runs, "remove_run", lambda *_: None)
+    monkeypatch.setattr(runs, "leftovers", lambda *_: [])
+    run = runs.Run(Connection(None, None))
+    run.engine = Engine("podman")
+
+    runs._clean_up(pytestconfig, run)
+    run._folder.cleanup()
+
+    assert run.left == ["clients outside the cluster: busy", *([] if answers else ["namespaces: refused"])]
 
 
 ORDER = """
