@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from machine.cache import cache_folder
 from machine.engine import REMOVE_DEFAULT_ROUTES, engine_named
 from machine.exits import BROKEN, HOLDS, INTERRUPTED, CannotRun
 from machine.progress import Say
+from machine.signals import interrupted_by_signals
 from machine.steps import Runner, duration, lock, perform, prune
 from node_image.components import conformance_step
 from runner import cluster as clusters
@@ -144,7 +144,7 @@ def main() -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where a shell has made it ignore SIGINT
+    interrupted_by_signals()
     try:
         folder = clusters.kept_folder()
         clusters.find_context(f"kind-{folder.name}")  # locks it, so that no other run removes it

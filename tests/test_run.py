@@ -88,6 +88,12 @@ def write_sample(folder: Path, code: str, needs: dict[str, list[str]], timeout: 
     (folder / "behaviors" / "objects.yaml").write_text(json.dumps(entries))
 
 
+def _ignore_no_signal() -> None:
+    """A shell that starts something in the background has it ignore Ctrl-C, and nohup has it ignore SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(folder: Path, server: str | None, *args: str, **environment: str) -> subprocess.Popen[str]:
     """Start `./verify --context there ARGS` in a sample checkout; without a server, `./verify ARGS`."""
     if server:
@@ -102,8 +108,7 @@ def start(folder: Path, server: str | None, *args: str, **environment: str) -> s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A shell that starts something in the background has it ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_ignore_no_signal,
     )
 
 
@@ -678,7 +683,9 @@ def test_3(): pass
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 2), (signal.SIGTERM, 2)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGHUP, 2)]
+)
 def test_a_killed_run_leaves_the_results_so_far(
     tmp_path: Path, stub: StubCluster, number: signal.Signals, code: int
 ) -> None:

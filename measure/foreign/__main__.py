@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from machine import kind as kinds
 from machine.cache import cache_folder
 from machine.engine import Engine
 from machine.exits import BROKEN, HOLDS, INTERRUPTED, MACHINE, USAGE, CannotRun
-from machine.signals import signals_held
+from machine.signals import interrupted_by_signals, signals_held
 from machine.steps import duration
 from measure.foreign.cluster import Foreign, remove_left
 from measure.foreign.expected import VERDICTS
@@ -132,7 +131,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Run the rows, and print the table."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where a shell has made it ignore SIGINT
+    interrupted_by_signals()
     results: list[Result] = []
     try:
         asked = arguments()
