@@ -1,15 +1,21 @@
-"""A cluster of the suite's own: an interrupt ends kind."""
+"""A cluster of the suite's own: an interrupt ends kind, and a kept cluster is not dead while its nodes come back."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fixtures.api import Api, Connection
+from fixtures.fields import Fields
+from fixtures.nodes import KindNodes
+from fixtures.patience import Budget, patience
 from machine.engine import Engine
 from runner import cluster as clusters
-from runner.cluster import run_kind
+from runner.cluster import OwnCluster, run_kind
 
 #: A program that runs a command, says that it has done something, and ends after that command.
 KIND = """#!/bin/sh
@@ -39,3 +45,80 @@ def test_an_interrupt_ends_kind_and_what_it_runs(monkeypatch: pytest.MonkeyPatch
 
     assert os.read(writers, 1) == b"", "nobody has the pipe open any more"  # BlockingIOError if somebody has
     os.close(writers)
+
+
+Away = Callable[[float, KindNodes | Exception | None], None]
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Away:
+    """`away(looks, told)`: the API server answers, but the worker is not Ready until somebody has looked so often.
+
+    `told` is what the engine tells about the nodes.
+    """
+
+    def begin(looks: float, told: KindNodes | Exception | None) -> None:
+        left = looks
+
+        def look(_: Api) -> list[Fields]:
+            nonlocal left
+            left -= 1
+            ready = {"type": "Ready", "status": "Unknown" if left >= 0 else "True"}
+            node = {"metadata": {"name": "worker", "labels": {}}, "status": {"conditions": [ready]}}
+            return [Fields.of({"apiVersion": "v1", "kind": "Node"} | node)]
+
+        def ask(_: Api) -> KindNodes | None:
+            if isinstance(told, Exception):
+                raise told
+            return told
+
+        monkeypatch.setattr(Connection, "api", lambda _: None)
+        monkeypatch.setattr(clusters, "all_nodes", look)
+        monkeypatch.setattr(clusters, "kind_nodes", ask)
+
+    return begin
+
+
+RUNNING, SPARE_STOPPED, WORKER_STOPPED = (
+    KindNodes(Engine("podman"), "mine", stopped) for stopped in ((), ("spare",), ("worker",))
+)
+
+
+@pytest.mark.parametrize("told", [RUNNING, SPARE_STOPPED, None, RuntimeError("podman ps: exit 125")])
+def test_a_kept_cluster_whose_nodes_come_back_is_used(
+    tmp_path: Path, away: Away, told: KindNodes | Exception | None
+) -> None:
+    said: list[str] = []
+    away(2, told)
+
+    assert OwnCluster(tmp_path / "mine", -1).answers(said.append)
+    assert said == [f"cluster mine answers; waiting up to {patience.node_returns:g} s until Ready: worker"]
+
+
+def test_a_kept_cluster_whose_nodes_stay_away_is_dead(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, away: Away
+) -> None:
+    away(math.inf, RUNNING)
+    monkeypatch.setattr(patience, "node_returns", Budget(0.05, "node_returns"))
+
+    assert not OwnCluster(tmp_path, -1).answers(lambda _: None)
+
+
+def test_a_node_whose_container_is_stopped_is_not_awaited(tmp_path: Path, away: Away) -> None:
+    said: list[str] = []
+    away(1, WORKER_STOPPED)
+
+    assert not OwnCluster(tmp_path, -1).answers(said.append)
+    assert said == []
+
+
+def test_an_api_server_that_does_not_answer_is_not_awaited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(_: Api) -> list[Fields]:
+        raise ConnectionError("refused")
+
+    said: list[str] = []
+    monkeypatch.setattr(Connection, "api", lambda _: None)
+    monkeypatch.setattr(clusters, "all_nodes", refuse)
+
+    assert not OwnCluster(tmp_path, -1).answers(said.append)
+    assert said == []
