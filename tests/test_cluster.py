@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -15,6 +18,7 @@ from fixtures.nodes import KindNodes
 from fixtures.patience import Budget, patience
 from machine.engine import Engine
 from runner import cluster as clusters
+from runner import run
 from runner.cluster import OwnCluster, run_kind
 
 #: A program that runs a command, says that it has done something, and ends after that command.
@@ -122,3 +126,24 @@ def test_an_api_server_that_does_not_answer_is_not_awaited(monkeypatch: pytest.M
 
     assert not OwnCluster(tmp_path, -1).answers(said.append)
     assert said == []
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_interrupt_before_the_tests_leaves_a_kept_cluster_that_is_to_be_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keep: bool
+) -> None:
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    own = OwnCluster(tmp_path / "mine", os.open(tmp_path, os.O_RDONLY))
+    own.folder.mkdir()
+    (own.folder / "kept").touch()
+    monkeypatch.setattr(clusters, "take_free", lambda _: own)
+    monkeypatch.setattr(run, "_can_reuse", interrupt)
+    monkeypatch.setattr(run, "Run", lambda *_: SimpleNamespace(phases={}, phase=nullcontext))
+    option = SimpleNamespace(context=None, node_image=None, keep=keep)
+
+    with pytest.raises(KeyboardInterrupt):
+        run._begin(cast("pytest.Config", SimpleNamespace(option=option)))
+
+    assert own.kept is keep
