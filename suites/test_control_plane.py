@@ -142,9 +142,7 @@ def test_every_kubelet_renews_the_lease_of_its_node(
 ) -> None:
     """Every node has a kubelet, which says again and again that it is alive: it renews the node's Lease, usually every 10 s."""
     assert [node for node in nodes if not node.status.nodeInfo.kubeletVersion] == []
-    for look in eventually(
-        within=patience.lease_renewed
-    ):  # the first Lease of a new node may come seconds after the node
+    for look in eventually(within=patience.lease_renewed):  # the first Lease of a new node may come after it
         with look:
             before = leases()
             holders = {name: lease.holderIdentity for name, lease in before.items() if name in names(nodes)}
