@@ -75,6 +75,9 @@ def shared_outage(request: pytest.FixtureRequest, api: Api, run_id: RunId) -> It
         bare, patient, replicated = kube.ready_pods(3)
         assert {pod.spec.nodeName for pod in (bare, patient, replicated)} == {name}
         in_lease_namespace = Kube(api, "kube-node-lease")
+        for look in eventually(within=patience.lease_renewed):  # a new node can run Pods before it has a Lease
+            with look:
+                assert in_lease_namespace.exists("Lease", name), f"the node {name} has no Lease"
         with (
             kube.record("Node", **selecting(spare)) as nodes,
             in_lease_namespace.record("Lease") as leases,
