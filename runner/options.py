@@ -19,7 +19,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--no-install",
         action="store_true",
-        help="Install nothing. If something is missing, the run ends with exit code 12.",
+        help="Install nothing. If something is missing, the run ends with exit code 12. A run still makes .venv and, as far "
+        "as this user may, creates /lib/modules where there is none and raises a low limit of inotify instances.",
     )
     group.addoption(
         "--allow-cluster-scoped-changes",

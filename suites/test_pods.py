@@ -96,7 +96,7 @@ def test_all_stored_objects_have_the_same_verbs(kube: Kube, kinds: Kinds) -> Non
 def right_manifests(kube: Kube) -> list[str]:
     """Every file under manifests/ that is not wrong on purpose.
 
-    One has a RoleBinding. From users who may not bind every Role, the API server accepts it only if its Role is there.
+    One has a RoleBinding. If the user may not bind every Role, the API server accepts it only if its Role is there.
     """
     (role,) = exactly(1, [one for one in load_all("etcd/one-of-each.yaml") if one["kind"] == "Role"])
     kube.create(role)
