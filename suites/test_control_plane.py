@@ -155,10 +155,11 @@ def test_every_kubelet_renews_the_lease_of_its_node(
             assert old == [], "the Leases of these nodes have not been renewed"
 
 
-def all_daemonsets(api: Api) -> list[Fields]:
-    """The DaemonSets of all namespaces."""
-    items = api.call("GET", "/apis/apps/v1/daemonsets")["items"]
-    return [Fields.of({"apiVersion": "apps/v1", "kind": "DaemonSet"} | item) for item in items]
+def everywhere(api: Api, kind: str) -> list[Fields]:
+    """The objects of a kind in all namespaces."""
+    resource = api.resource(kind)
+    items = api.call("GET", resource.path())["items"]
+    return [Fields.of({"apiVersion": resource.group_version, "kind": kind} | item) for item in items]
 
 
 def intended(daemonset: Fields, nodes: Iterable[Fields]) -> list[str]:
@@ -203,7 +204,7 @@ def network_agents(api: Api) -> list[Fields]:
 
     Not observed if there is none.
     """
-    daemonsets = all_daemonsets(api)
+    daemonsets = everywhere(api, "DaemonSet")
     found = [
         daemonset
         for daemonset in daemonsets
@@ -403,24 +404,46 @@ def test_a_deleted_mirror_pod_comes_back_and_nothing_stops(
 # --- etcd's only client
 
 
-def flags_of(pod: Fields) -> set[str]:
-    """The names of the options on the command lines of the Pod's containers."""
-    return {part.partition("=")[0] for it in pod.spec.containers for part in (*it.command, *it.args)}
+def words_of(pod: Fields) -> list[str]:
+    """The words on the command lines of the Pod's containers."""
+    containers = (*pod.spec.initContainers, *pod.spec.containers)
+    return [word for it in containers for word in (*it.command, *it.args)]
+
+
+def can_have_files_of_its_node(pod: Fields) -> bool:
+    """Whether the Pod is the cluster's own, or has its node's files or network.
+
+    Other Pods can have an etcd of their own, with options and certificates that are of no concern to the cluster's.
+    """
+    files = [volume for volume in pod.spec.volumes if volume.hostPath]
+    return bool(pod.metadata.namespace == "kube-system" or pod.spec.hostNetwork or files)
+
+
+#: Parts of the paths of etcd's certificates, and of the one that kubeadm makes for etcd's client.
+CERTIFICATES = ("/pki/etcd/", "etcd-client")
 
 
 @pytest.mark.behavior("core-concepts/only-the-apiserver-reaches-etcd")
-def test_only_the_api_server_is_told_how_to_reach_etcd(system: Kube, components: dict[str, tuple[str, Fields]]) -> None:
-    """Only the API server has options for etcd's addresses and certificates. The others get the way to the API server."""
+def test_only_the_api_server_is_told_how_to_reach_etcd(api: Api, components: dict[str, tuple[str, Fields]]) -> None:
+    """Only the API server has options for etcd's addresses and certificates. The others get the way to the API server.
+
+    Only the API server and etcd itself name files with etcd's certificates.
+    """
     needed = {"--etcd-servers", "--etcd-cafile", "--etcd-certfile", "--etcd-keyfile"}
+    programs = {f"kube-system/{name}": component for name, (component, _) in components.items()}
     for look in eventually(within=patience.mirror_pod_returns):
         with look:
-            flags = {pod.metadata.name: flags_of(pod) for pod in system.list("Pod")}
-            assert [name for name in components if name not in flags] == [], "these Pods do not exist"
+            pods = [pod for pod in everywhere(api, "Pod") if can_have_files_of_its_node(pod)]
+            words = {f"{pod.metadata.namespace}/{pod.metadata.name}": words_of(pod) for pod in pods}
+            assert [name for name in programs if name not in words] == [], "these Pods do not exist"
 
-    servers = [name for name, (component, _) in components.items() if component == "kube-apiserver"]
-    assert [name for name, given in sorted(flags.items()) if needed & given] == sorted(servers)
+    flags = {name: {word.partition("=")[0] for word in line} for name, line in sorted(words.items())}
+    servers = sorted(name for name, component in programs.items() if component == "kube-apiserver")
+    assert [name for name, given in flags.items() if needed & given] == servers
     assert [name for name in servers if not needed <= flags[name]] == []
-    for name, (component, _) in components.items():
+    with_files = [name for name in flags if any(part in word for word in words[name] for part in CERTIFICATES)]
+    assert [name for name in with_files if programs.get(name) != "etcd"] == servers
+    for name, component in programs.items():
         assert ("--kubeconfig" in flags[name]) == (component in ("kube-controller-manager", "kube-scheduler"))
 
 
@@ -438,31 +461,55 @@ def etcd_addresses(control_plane: list[Fields], run_on_node: RunOnNode) -> set[s
     return found
 
 
-def connected_to(addresses: set[str], run_on_node: RunOnNode, node: str) -> set[str]:
-    """The names of the programs on the node that hold a connection to one of these addresses.
+@dataclass(frozen=True)
+class Socket:
+    """One end of a TCP connection on a node's own network: its address, the other end's, and the programs that hold it.
 
-    Without etcd, which also talks to itself, and etcdctl, the tool of people; both come with etcd. A connection whose program
-    has just started or ended is "?".
+    A program that has just started or ended is "?".
     """
-    found = set()
+
+    address: str
+    peer: str
+    programs: frozenset[str]
+
+
+def sockets(run_on_node: RunOnNode, node: str) -> list[Socket]:
+    """The ends of all TCP connections on the node's own network. Those in Pods with a network of their own are not there."""
+    found = []
     for line in run_on_node(node, "ss", "-Htnp", "state", "established").told().splitlines():
-        peer = re.sub(r"^\[::ffff:(.*)\]", r"\1", line.split()[3])
-        if peer in addresses:
-            found |= set(re.findall(r'\("([^"]+)",pid=', line)) or {"?"}
-    return found - {"etcd", "etcdctl"}
+        columns = [re.sub(r"^\[::ffff:(.*)\]", r"\1", column) for column in line.split()]
+        found.append(Socket(columns[2], columns[3], frozenset(re.findall(r'\("([^"]+)",pid=', line) or ["?"])))
+    return found
+
+
+def connected_to(addresses: set[str], ends: Iterable[Socket]) -> set[str]:
+    """The programs that hold a connection to one of these addresses.
+
+    Without etcd, which also talks to itself, and etcdctl, the tool of people; both come with etcd.
+    """
+    return {program for it in ends if it.peer in addresses for program in it.programs} - {"etcd", "etcdctl"}
 
 
 @pytest.mark.behavior("core-concepts/only-the-apiserver-reaches-etcd")
 def test_only_the_api_server_is_connected_to_etcd(
     nodes: list[Fields], control_plane: list[Fields], etcd_addresses: set[str], run_on_node: RunOnNode
 ) -> None:
-    """On the nodes only the API server holds connections to etcd. All other components read and write through it."""
+    """On the nodes only the API server holds connections to etcd. All other components read and write through it.
+
+    Every connection that etcd has accepted begins at a program on the network of a node, and at none in an ordinary Pod.
+    """
     assert {address.rpartition(":")[2] for address in etcd_addresses} == {"2379"}
     expected = {name: {"kube-apiserver"} if name in names(control_plane) else set() for name in names(nodes)}
 
     for look in eventually(within=patience.controller_acts):
         with look:
-            assert {name: connected_to(etcd_addresses, run_on_node, name) for name in names(nodes)} == expected
+            ends = {name: sockets(run_on_node, name) for name in names(nodes)}
+            assert {name: connected_to(etcd_addresses, found) for name, found in ends.items()} == expected
+            everything = [it for found in ends.values() for it in found]
+            accepted = {it.peer for it in everything if it.address in etcd_addresses}
+            own = {it.address for it in everything if it.peer in etcd_addresses}
+            assert accepted & own, "no connection is seen at both ends"
+            assert accepted - own == set(), "clients of etcd that are not on the network of a node"
 
 
 # --- requests
