@@ -22,7 +22,7 @@ from fixtures.inconclusive import NotObserved
 from fixtures.kube import Kube, is_ready
 from fixtures.manifests import load, load_all
 from fixtures.namespaces import RunId, make, name_for
-from fixtures.nodes import is_control_plane, is_ours
+from fixtures.nodes import all_nodes, is_control_plane, is_ours, is_spare, kind_nodes
 from fixtures.patience import patience
 from fixtures.record import Change
 from fixtures.waiting import eventually, throughout
@@ -57,10 +57,10 @@ def system(api: Api) -> Kube:
 
 
 @pytest.fixture
-def control_plane(nodes: list[Fields]) -> list[Fields]:
-    """The control-plane nodes that are Ready. Not observed if the cluster hides them."""
+def control_plane(api: Api, nodes: list[Fields]) -> list[Fields]:
+    """The control-plane nodes that are Ready. Not observed if the cluster hides them; our own clusters must not."""
     found = [node for node in nodes if is_control_plane(node)]
-    if not found:
+    if not found and not is_ours(api):
         raise NotObserved("no Ready node has the role control-plane; use a cluster made by kubeadm")
     return found
 
@@ -82,12 +82,19 @@ def closed_control_plane(api: Api, control_plane: list[Fields]) -> list[Fields]:
 
 @pytest.mark.behavior("core-concepts/node-roles")
 def test_control_plane_nodes_have_the_control_plane_and_a_taint(
-    system: Kube, closed_control_plane: list[Fields], workers: list[Fields]
+    api: Api, system: Kube, closed_control_plane: list[Fields], workers: list[Fields]
 ) -> None:
-    """Some nodes manage the cluster, and only they run its API server. A taint keeps other Pods away from them."""
-    servers = {pod.spec.nodeName for pod in system.list("Pod", component="kube-apiserver")}
+    """Some nodes manage the cluster, and only they run its API server. A taint keeps other Pods away from them.
 
-    assert servers >= set(names(closed_control_plane))
+    On a cluster of our own every node is Ready. The owner of another one may have stopped some.
+    """
+    for look in eventually(within=patience.node_returns):
+        with look:
+            every = [node for node in all_nodes(api) if not is_spare(node)]
+            unready = [node.metadata.name for node in every if not is_ready(node)]
+            assert unready == [] or not is_ours(api), f"these nodes are not Ready: {unready}"
+            servers = {pod.spec.nodeName for pod in system.list("Pod", component="kube-apiserver")}
+            assert set(names(closed_control_plane)) <= servers <= set(names(filter(is_control_plane, every)))
     assert [node for node in workers if node.metadata.name in servers] == []
     assert [node for node in closed_control_plane if not refuses_pods(node)] == []
     assert [node for node in workers if refuses_pods(node)] == []
@@ -176,33 +183,38 @@ def ready_on(api: Api, daemonset: Fields, among: Collection[str]) -> list[str]:
 
 
 @pytest.fixture
-def kube_proxy(system: Kube) -> Fields:
-    """The DaemonSet kube-proxy. Not observed if another program is there instead; then the reason names what is there."""
-    daemonsets = {daemonset.metadata.name: daemonset for daemonset in system.list("DaemonSet")}
-    if "kube-proxy" not in daemonsets:
-        others = ", ".join(daemonsets) or "none, so it is in no Pod"
+def kube_proxy(api: Api, system: Kube) -> list[Fields]:
+    """The DaemonSets with the name kube-proxy: one. On a cluster of our own the test says that it is not there.
+
+    Elsewhere it is not observed if another program is there instead; then the reason names what is there.
+    """
+    daemonsets = system.list("DaemonSet")
+    found = [daemonset for daemonset in daemonsets if daemonset.metadata.name == "kube-proxy"]
+    if not found and not is_ours(api):
+        others = ", ".join(names(daemonsets)) or "none, so it is in no Pod"
         raise NotObserved(
             f"this cluster has no DaemonSet kube-proxy; its replacement is one of: {others}; use one with kube-proxy"
         )
-    return daemonsets["kube-proxy"]
+    return found
 
 
 @pytest.mark.behavior("core-concepts/kube-proxy-on-every-node")
-def test_kube_proxy_runs_on_every_node(api: Api, nodes: list[Fields], kube_proxy: Fields) -> None:
+def test_kube_proxy_runs_on_every_node(api: Api, nodes: list[Fields], kube_proxy: list[Fields]) -> None:
     """A cluster made by kubeadm has kube-proxy as a DaemonSet: one Pod on each node, the control plane included."""
-    expected = intended(kube_proxy, nodes)
+    (daemonset,) = exactly(1, kube_proxy)
+    expected = intended(daemonset, nodes)
     assert expected, "kube-proxy selects no node"
 
     for look in eventually(within=patience.pod_starts):
         with look:
-            assert ready_on(api, kube_proxy, expected) == expected
+            assert ready_on(api, daemonset, expected) == expected
 
 
 @pytest.fixture
 def network_agents(api: Api) -> list[Fields]:
     """The DaemonSets of the network plugin: those whose Pods write the configuration of networks (CNI) on their node.
 
-    Not observed if there is none.
+    Not observed if there is none; our own clusters must have one.
     """
     daemonsets = everywhere(api, "DaemonSet")
     found = [
@@ -210,7 +222,7 @@ def network_agents(api: Api) -> list[Fields]:
         for daemonset in daemonsets
         if any("cni/net.d" in (volume.hostPath.path or "") for volume in daemonset.spec.template.spec.volumes)
     ]
-    if not found:
+    if not found and not is_ours(api):
         there = ", ".join(names(daemonsets)) or "none"
         raise NotObserved(
             f"no DaemonSet writes the CNI's configuration, so no agent can be found (there are: {there}); "
@@ -225,6 +237,7 @@ def test_an_agent_of_the_network_plugin_runs_on_every_node(
 ) -> None:
     """Kubernetes leaves the Pods' network to a plugin, such as flannel, Calico or Cilium. Its agent runs on every node."""
     record_property("network plugin", ", ".join(names(network_agents)))
+    assert network_agents, "no DaemonSet writes the CNI's configuration"
 
     for look in eventually(within=patience.pod_starts):
         with look:
@@ -235,43 +248,54 @@ def test_an_agent_of_the_network_plugin_runs_on_every_node(
 
 
 @pytest.fixture
-def dns(system: Kube) -> str:
-    """The address of the cluster's DNS. Not observed if it is another one than CoreDNS; then the reason names it."""
+def dns(api: Api, system: Kube) -> tuple[str, set[str]]:
+    """The address of the cluster's DNS, and the images behind it. On a cluster of our own it must be CoreDNS.
+
+    Elsewhere it is not observed if it is another one; then the reason names it.
+    """
     services = {service.metadata.name: service.spec for service in system.list("Service")}
     if "kube-dns" not in services:
+        if is_ours(api):
+            return "", set()
         there = ", ".join(services) or "none"
         raise NotObserved(
             f"kube-system has no Service kube-dns (there are: {there}); use a cluster with CoreDNS behind it"
         )
     pods = system.list("Pod", **services["kube-dns"].selector)
     images = {container.image for pod in pods for container in pod.spec.containers}
-    if images and not any("coredns" in image for image in images):
+    if images and not any("coredns" in image for image in images) and not is_ours(api):
         raise NotObserved(f"the cluster's DNS is {', '.join(sorted(images))}, not CoreDNS; use a cluster with CoreDNS")
-    return str(services["kube-dns"].clusterIP)
+    return str(services["kube-dns"].clusterIP), images
 
 
 @pytest.mark.behavior("objects/components-of-a-cluster")
-def test_coredns_answers_on_every_node(dns: str, inside: Inside) -> None:
+def test_coredns_answers_on_every_node(dns: tuple[str, set[str]], inside: Inside) -> None:
     """The cluster's DNS is CoreDNS, behind the Service kube-dns, and answers on each node. Today its Pods may run on any node."""
+    address, images = dns
+    assert address, "kube-system has no Service kube-dns"
+    assert not images or any("coredns" in image for image in images), f"the DNS is {images}"
     kubernetes = inside.run("printenv", "KUBERNETES_SERVICE_HOST").told().strip()
-    kind = "AAAA" if ":" in dns else "A"
+    kind = "AAAA" if ":" in address else "A"
     questions = ("kube-dns.kube-system.svc", kind, "kubernetes.default.svc", kind)
     limit = f"+time={round(silence())}"
 
     for look in eventually(within=patience.names_follow):
         with look:
             for node in inside.nodes:
-                answer = inside.run("dig", f"@{dns}", "+search", "+short", limit, "+tries=1", *questions, node=node)
-                assert answer.stdout.split() == [dns, kubernetes], f"from {node}"
+                answer = inside.run("dig", f"@{address}", "+search", "+short", limit, "+tries=1", *questions, node=node)
+                assert answer.stdout.split() == [address, kubernetes], f"from {node}"
 
 
 # --- the components
 
 
 @pytest.fixture
-def components(system: Kube, control_plane: list[Fields]) -> dict[str, tuple[str, Fields]]:
-    """For each of the control plane's Pods, by name: its program and its node. Not observed if etcd is elsewhere."""
-    if not system.list("Pod", component="etcd"):
+def components(api: Api, system: Kube, control_plane: list[Fields]) -> dict[str, tuple[str, Fields]]:
+    """For each of the control plane's Pods, by name: its program and its node.
+
+    Not observed if etcd is elsewhere; in our own clusters it must be such a Pod.
+    """
+    if not system.list("Pod", component="etcd") and not is_ours(api):
         raise NotObserved("etcd does not run in a Pod of this cluster; use one whose etcd kubeadm has made")
     return {f"{name}-{node.metadata.name}": (name, node) for node in control_plane for name in COMPONENTS}
 
@@ -290,6 +314,7 @@ def test_each_control_plane_node_runs_the_four_components(
 
     These Pods are static: they belong to their node, and not to a controller.
     """
+    assert components, "no Ready node has the role control-plane"
     for look in eventually(within=patience.mirror_pod_returns):
         with look:
             pods = {pod.metadata.name: pod for pod in system.pods(tier="control-plane")}
@@ -325,6 +350,7 @@ def test_the_files_on_the_node_say_how_its_components_run(
 
     The mirror Pod in the API shows the same command line, and so does the process on the node.
     """
+    assert components, "no Ready node has the role control-plane"
     for look in eventually(within=patience.mirror_pod_returns):
         with look:
             mirrors = {pod.metadata.name: program(pod) for pod in system.list("Pod", tier="control-plane")}
@@ -366,6 +392,7 @@ def scheduler(system: Kube, control_plane: list[Fields], run_on_node: RunOnNode)
 
     Its process runs so long already that the status is about this process, and not about one that has ended.
     """
+    assert control_plane, "no Ready node has the role control-plane"
     node = control_plane[0].metadata.name
     wanted = f"kube-scheduler-{node}"
     for look in eventually(within=patience.mirror_pod_returns):
@@ -729,9 +756,12 @@ def test_scheduler_and_kubelet_report_what_they_did(kube: Kube) -> None:
 
 
 @pytest.fixture
-def leader(system: Kube) -> Callable[[], Fields]:
-    """The Lease that the leading controller manager holds, as it is now. Not observed if there is none."""
-    if not system.exists("Lease", "kube-controller-manager"):
+def leader(api: Api, system: Kube) -> Callable[[], Fields]:
+    """The Lease that the leading controller manager holds, as it is now.
+
+    Not observed if there is none; our own clusters must have it.
+    """
+    if not system.exists("Lease", "kube-controller-manager") and not is_ours(api):
         raise NotObserved(
             "there is no Lease kube-controller-manager: this cluster hides who runs its controllers; "
             "use a cluster made by kubeadm"
@@ -739,9 +769,20 @@ def leader(system: Kube) -> Callable[[], Fields]:
     return lambda: system.get("Lease", "kube-controller-manager").spec
 
 
+@pytest.fixture
+def manager_hosts(api: Api, system: Kube) -> set[str] | None:
+    """The hosts of the controller manager's Pods. None if the cluster is not kind's: there a node may have another name."""
+    if kind_nodes(api) is None:
+        return None
+    return {pod.spec.nodeName for pod in system.list("Pod", component="kube-controller-manager")}
+
+
 @pytest.mark.behavior("core-concepts/controllers-run-in-one-process")
-def test_one_controller_manager_is_the_leader(leader: Callable[[], Fields]) -> None:
-    """However many control-plane nodes there are, one controller manager works: the one that holds the Lease and renews it."""
+def test_one_controller_manager_is_the_leader(leader: Callable[[], Fields], manager_hosts: set[str] | None) -> None:
+    """However many control-plane nodes there are, one controller manager works: the one that holds the Lease and renews it.
+
+    The Lease names the holder by its host, where one of these Pods runs.
+    """
     for look in eventually(within=patience.controller_acts):
         with look:
             before = leader()
@@ -751,6 +792,8 @@ def test_one_controller_manager_is_the_leader(leader: Callable[[], Fields]) -> N
         with look:
             now = leader()
             assert now.renewTime > before.renewTime, "its holder has not renewed the Lease"
+            host = str(now.holderIdentity).rpartition("_")[0]
+            assert manager_hosts is None or host in manager_hosts, f"{now.holderIdentity} holds the Lease"
     assert (now.holderIdentity == before.holderIdentity) == (now.leaseTransitions == before.leaseTransitions)
 
 
