@@ -24,7 +24,7 @@ from fixtures.kube import Kube, is_ready
 from fixtures.kube_proxy import PRINT_RULES, destinations, has_rules
 from fixtures.kubectl import Kubectl
 from fixtures.manifests import Manifest, load, load_all
-from fixtures.nodes import internal_ip
+from fixtures.nodes import internal_ip, is_ours
 from fixtures.patience import patience
 from fixtures.waiting import eventually, throughout
 from machine.output import Output
@@ -329,8 +329,13 @@ def test_a_service_answers_on_its_declared_ports_only(
 
 @pytest.fixture(scope="session")
 def proxy_mode(shared: Kube, nodes: list[Fields], run_on_node: RunOnNode) -> str:
-    """The mode in which kube-proxy runs, as it says itself on the nodes. Skips where there is no kube-proxy."""
+    """The mode in which kube-proxy runs, as it says itself on the nodes. Skips where there is no kube-proxy.
+
+    Without it the mode is "" on a cluster of our own, and the test fails.
+    """
     if not Kube(shared.api, "kube-system").exists("DaemonSet", "kube-proxy"):
+        if is_ours(shared.api):
+            return ""
         pytest.skip("this cluster has no DaemonSet kube-proxy; use one whose Services are kube-proxy's work")
     said = [run_on_node(node.metadata.name, "curl", "--silent", "localhost:10249/proxyMode") for node in nodes]
     modes = {output.stdout for output in said if output.code == 0}
@@ -362,6 +367,7 @@ def test_kube_proxy_writes_the_rules_on_every_node(
     run_on_node: RunOnNode,
 ) -> None:
     """On every node a Service's rules lead from its ClusterIP to its ready Pods. They are deleted with the Service."""
+    assert proxy_mode, "kube-system has no DaemonSet kube-proxy"
     service = own_service(CLUSTER_IP)
     ip = service.spec.clusterIP
     ready_pods = {f"{pod.status.podIP}:80" for pod in backends}
