@@ -764,7 +764,7 @@ def test_a_deleted_services_node_port_is_closed(
     nodes: list[Fields],
     outside: Outside,
 ) -> None:
-    """Within 15 seconds after the Service's deletion every node refuses connections to its port, and only to that one."""
+    """Within 40 seconds after the Service's deletion every node refuses connections to its port, and only to that one."""
     service = own_service(NODE_PORT)
     its_port = [by_node_port(service, node) for node in nodes]
     anothers_port = [by_node_port(svc_nodeport, node) for node in nodes]
