@@ -15,6 +15,7 @@ from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.interfaces import INTERFACES, addresses
 from fixtures.kube import Kube, is_ready
+from fixtures.kubelets import silent_kubelets
 from fixtures.nodes import internal_ip, is_ours
 from fixtures.patience import patience
 from fixtures.pod_ranges import ips_of, is_in
@@ -85,14 +86,17 @@ def test_every_node_reaches_every_other_node(nodes: list[Fields], run_on_node: R
 @pytest.mark.behavior("controllers/nodes-share-a-network")
 def test_a_pods_port_is_closed_on_the_ip_of_its_node(nodes: list[Fields], inside: Inside) -> None:
     """A node's IP leads to the node and not to its Pods: a Pod's port is open at the Pod's IP, and closed at the node's."""
-    client = inside.nodes[0]
+    client, hosts = inside.nodes[0], [node for node in nodes if node.metadata.name in inside.nodes]
     servers = [inside.pod_ip(node) for node in inside.nodes]
     for look in eventually(within=patience.server_listens):
         with look:
             at_pods = seen(inside, client, servers)
             assert at_pods == dict.fromkeys(servers, inside.pod_ip(client))
 
-    at_nodes = seen(inside, client, [internal_ip(node) for node in nodes if node.metadata.name in inside.nodes])
+    for look in eventually(within=patience.server_listens):
+        with look:
+            at_nodes = seen(inside, client, [internal_ip(node) for node in hosts])
+            assert silent_kubelets(inside, hosts, client) == [], "the client does not reach these nodes"
 
     assert len(at_nodes) == len(servers)
     assert {ip: answer for ip, answer in at_nodes.items() if answer not in CLOSED} == {}

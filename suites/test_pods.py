@@ -13,6 +13,7 @@ from fixtures.counting import exactly
 from fixtures.fields import Fields, quantity
 from fixtures.kube import APPLY, Changes, Kube
 from fixtures.kubectl import Kubectl
+from fixtures.kubelets import silent_kubelets
 from fixtures.manifests import Manifest, load, load_all, names
 from fixtures.nodes import internal_ip, is_control_plane
 from fixtures.patience import patience
@@ -334,7 +335,10 @@ def test_a_pod_serves_on_its_own_ip_and_on_no_nodes(nginx_pod: Fields, nodes: li
         with look:
             assert [node for node in inside.nodes if inside.get(by_pod_ip, node).status != 200] == []
 
-    by_node = {node.metadata.name: inside.get(f"http://{internal_ip(node)}").status for node in nodes}
+    for look in eventually(within=patience.server_listens):
+        with look:
+            by_node = {node.metadata.name: inside.get(f"http://{internal_ip(node)}").status for node in nodes}
+            assert silent_kubelets(inside, nodes) == [], "the client does not reach these nodes"
 
     assert [node for node, status in by_node.items() if status == 200] == []
 
