@@ -11,7 +11,7 @@ from fixtures.api import ApiRefusal, Connection, refused
 from fixtures.clients import Inside
 from fixtures.fields import Fields
 from fixtures.kube import Kube
-from fixtures.kubectl import Kubectl, context_of
+from fixtures.kubectl import Kubectl, context_of, print_of
 from fixtures.manifests import Manifest, load, load_all
 from fixtures.patience import patience
 from fixtures.waiting import eventually
@@ -139,7 +139,7 @@ def test_a_context_names_the_namespace_of_commands(
     kube: Kube, other: Kube, kubectl: Kubectl, connection: Connection
 ) -> None:
     """Commands without a namespace act in that of the kubeconfig's context. `kubectl config set-context` changes it there."""
-    users_own = context_of(connection)
+    users_own, whole = context_of(connection), print_of(connection)
     assert kubectl("create", "-f", "-", input=pod("before")).code == 0
 
     assert kubectl("config", "set-context", "--current", f"--namespace={other.namespace}").code == 0
@@ -148,6 +148,7 @@ def test_a_context_names_the_namespace_of_commands(
     assert kubectl("get", "pods", "-o", "name").stdout.split() == ["pod/after"]
     assert (names(kube), names(other)) == (["before"], ["after"])
     assert context_of(connection) == users_own
+    assert print_of(connection) == whole, "the user's own kubeconfig is not as it was"
 
 
 # --- limits
