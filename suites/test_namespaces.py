@@ -165,9 +165,11 @@ def refusal_of(kube: Kube, manifest: Manifest, **query: str) -> str:
     return ""
 
 
-@pytest.fixture
-def quota(kube: Kube) -> str:
-    """The name of a ResourceQuota. Its controller has counted for the first time, before which it admits nothing."""
+def counting_quota(kube: Kube) -> str:
+    """Make a ResourceQuota, and wait until its controller has counted for the first time, before which it admits nothing.
+
+    Returns its name.
+    """
     made = kube.create("namespaces/compute-quota.yaml")
     for look in eventually(within=patience.controller_acts):
         with look:
@@ -176,9 +178,17 @@ def quota(kube: Kube) -> str:
     return str(made.metadata.name)
 
 
+@pytest.fixture
+def quota(kube: Kube) -> str:
+    """The name of a ResourceQuota whose controller has counted for the first time."""
+    return counting_quota(kube)
+
+
 @pytest.mark.behavior("core-concepts/resource-quota-per-namespace")
-def test_a_quota_counts_what_fits(kube: Kube, quota: str) -> None:
+def test_a_quota_counts_what_fits(kube: Kube) -> None:
     """What fits into a ResourceQuota is admitted, and its status counts what all Pods together have requested."""
+    quota = counting_quota(kube)
+
     assert [refusal_of(kube, pod(name)) for name in ("one", "two")] == ["", ""]
 
     for look in eventually(within=patience.controller_acts):
