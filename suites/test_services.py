@@ -285,7 +285,7 @@ def listeners(run_on_node: RunOnNode, node: Fields) -> set[Listener]:
 def test_no_process_listens_for_the_service(
     own_service: OwnService, backends: list[Fields], nodes: list[Fields], inside: Inside, run_on_node: RunOnNode
 ) -> None:
-    """A Service is not a program: it answers, but no process listens at its ClusterIP, and kube-proxy opens no port for it."""
+    """A Service is not a program: it answers, but no process listens at its ClusterIP or begins to listen on its node port."""
     before = {node.metadata.name: listeners(run_on_node, node) for node in nodes}
 
     service = own_service(NODE_PORT)
@@ -295,13 +295,17 @@ def test_no_process_listens_for_the_service(
             assert unserved(inside, urls, backends) == {}
 
     # kube-proxy does listen on the health check ports of Services with the traffic policy Local. They are node ports too.
-    of_other_services = set(NODE_PORTS) - {service.spec.ports[0].nodePort}
+    node_port = service.spec.ports[0].nodePort
+    of_other_services = set(NODE_PORTS) - {node_port}
     for node in nodes:
         now, name = listeners(run_on_node, node), node.metadata.name
         kubelet = node.status.daemonEndpoints.kubeletEndpoint.Port
         assert ("kubelet", kubelet) in {(program, port) for program, _, port in now}
-        new_ports = {port for program, _, port in now - before[name] if program == "kube-proxy"} - of_other_services
+        new = now - before[name]
+        new_ports = {port for program, _, port in new if program == "kube-proxy"} - of_other_services
         assert not new_ports, f"kube-proxy on {name} has begun to listen on {new_ports}"
+        at_its_port = {it for it in new if it[2] == node_port}
+        assert not at_its_port, f"on {name} a program has begun to listen on the node port: {at_its_port}"
         at_its_address = {it for it in now if it[1] == service.spec.clusterIP}
         assert not at_its_address, f"on {name} a program listens at the ClusterIP: {at_its_address}"
 
