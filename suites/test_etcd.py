@@ -239,7 +239,8 @@ def test_etcdctl_has_the_verbs_of_version_3_only(kube: Kube, own_etcd: str) -> N
     assert ask(kube, own_etcd, "etcdctl", "get", "color") == "color\nblue"
     ask(kube, own_etcd, "etcdctl", "endpoint", "health")
 
-    version_2 = [["backup"], ["cluster-health"], ["mk", "size", "5"], ["mkdir", "sizes"], ["set", "color", "red"]]
+    backup = ["backup", "--data-dir=/data", "--backup-dir=/data/backup"]
+    version_2 = [backup, ["cluster-health"], ["mk", "size", "5"], ["mkdir", "sizes"], ["set", "color", "red"]]
     codes = {verb: kube.exec(own_etcd, "etcdctl", verb, *rest).code for verb, *rest in version_2}
     assert [verb for verb, code in codes.items() if code == 0] == []
     assert ask(kube, own_etcd, "etcdctl", "get", "", "--prefix") == "color\nblue"
