@@ -13,7 +13,7 @@ from fixtures.api import Api
 from fixtures.clients import NEVER_SENT, PORT, Inside, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields
-from fixtures.interfaces import INTERFACES, addresses
+from fixtures.interfaces import INTERFACES, addresses, by_interface
 from fixtures.kube import Kube, is_ready
 from fixtures.kubelets import silent_kubelets
 from fixtures.nodes import internal_ip, is_ours
@@ -123,11 +123,15 @@ def system_pods(api: Api) -> list[Fields]:
 def test_each_pod_has_an_ip_of_its_own_on_its_own_interface(
     inside: Inside, client_pods: dict[str, Fields], system_pods: list[Fields]
 ) -> None:
-    """The network plugin gives each Pod an interface and an IP that no other Pod has. The node's IP is not on it."""
+    """The network plugin gives each Pod an interface and an IP that no other Pod has. The node's IP is not on it.
+
+    One interface has exactly the IPs in the Pod's status, and addresses that are valid on its link only.
+    """
     for node, pod in client_pods.items():
-        own = {str(it.ip) for it in addresses(inside.run(*INTERFACES, node=node))}
-        assert ips_of(pod) <= own
-        assert pod.status.hostIP not in own
+        own = by_interface(inside.run(*INTERFACES, node=node))
+        ips = {name: {str(it.ip) for it in found if not it.ip.is_link_local} for name, found in own.items()}
+        assert ips_of(pod) in ips.values(), f"the interfaces of the Pod on {node} have the IPs {ips}"
+        assert [name for name, found in ips.items() if pod.status.hostIP in found] == []
 
     pods = [*client_pods.values(), *(pod for pod in system_pods if not pod.spec.hostNetwork)]
     owners = Counter(ip for pod in pods for ip in ips_of(pod))
