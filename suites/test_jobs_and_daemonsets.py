@@ -169,8 +169,17 @@ def at_once(changes: Iterable[Change]) -> list[int]:
 @pytest.mark.behavior("controllers/job-in-parallel")
 def test_two_pods_work_at_a_time_and_never_more(kube: Kube) -> None:
     """`completions: 4`, `parallelism: 2`: two Pods work at a time, never more, until four have succeeded."""
+    done: set[str] = set()
     with kube.record("Pod") as changes:
         name = kube.create("jobs_and_daemonsets/two-at-a-time.yaml").metadata.name
+        for _ in range(2):
+            for look in eventually(within=patience.rollout, hopeless=pods_of(kube, name)):
+                with look:
+                    running = {pod.metadata.name for pod in kube.list("Pod") if pod.status.phase == "Running"}
+                    at_work = exactly(2, running - done)
+            for pod in at_work:
+                kube.exec(pod, "touch", "/tmp/done").told()
+            done |= running
         how, job = ended(kube, name)
         for look in eventually(within=patience.controller_acts):
             with look:
