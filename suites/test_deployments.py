@@ -540,15 +540,19 @@ def test_wide_output_names_node_and_address(kube: Kube, kubectl: Kubectl) -> Non
     assert columns.items() <= by_title(titles, only["cells"]).items()
 
 
+#: An editor that changes the `replicas` of the spec; the status has a line like it.
+EDITOR = "sed -i.bak '/^spec:/,/^status:/s/^  replicas: 1$/  replicas: 4/' \"$1\""
+
+
 @pytest.mark.behavior("nginx-walkthrough/scale-to-four")
 @pytest.mark.parametrize("way", ["edited", "scaled"])
 def test_four_replicas_are_four_pods(kube: Kube, kubectl: Kubectl, mynginx: Fields, way: str) -> None:
-    """Change the Deployment's `replicas` to 4, or let `kubectl scale` do it: three more Pods join the first one."""
+    """Change `replicas` to 4 in `kubectl edit`, or let `kubectl scale` do it: three more Pods join the first one."""
     (first,) = exactly(1, kube.pods(app="mynginx"))
     assert mynginx.spec.replicas == 1
 
     if way == "edited":
-        kube.patch("Deployment", "mynginx", {"spec": {"replicas": 4}})
+        assert kubectl("edit", "deployment", "mynginx", editor=EDITOR).code == 0
     else:
         assert kubectl("scale", "deployment", "mynginx", "--replicas=4").code == 0
 

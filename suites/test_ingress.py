@@ -196,7 +196,10 @@ def pacman_address(kube: Kube, ingress_client: IngressClient, pacman: Fields) ->
 
 @pytest.mark.behavior("state-and-ingress/ingress-follows-its-services")
 def test_a_changed_rule_is_followed(kube: Kube, ingress_client: IngressClient, pacman_address: str) -> None:
-    """A rule can change its host, its path and its Service; the controller follows, also when the Ingress is deleted."""
+    """A rule can change its host, its path and its Service; the controller follows, also when the Ingress is deleted.
+
+    It does so within 20 seconds after each change.
+    """
     old, new = own(kube, "pacman.example"), own(kube, "moved.example")
     rule = "/spec/rules/0"
     changes = {
@@ -221,7 +224,7 @@ def test_a_changed_rule_is_followed(kube: Kube, ingress_client: IngressClient, p
 def test_a_service_that_is_deleted_and_created_is_followed(
     kube: Kube, ingress_client: IngressClient, pacman_address: str
 ) -> None:
-    """An Ingress outlives its Service: without one it leads nowhere, and it leads to a new one as soon as that is there."""
+    """An Ingress outlives its Service: without one it leads nowhere, and to a new one within 20 seconds."""
     host = own(kube, "pacman.example")
     (service,) = [document for document in load_all(APPLICATION) if document["metadata"]["name"] == "scores"]
     service["metadata"]["name"] = "pacman"
@@ -239,7 +242,10 @@ def test_a_service_that_is_deleted_and_created_is_followed(
 
 @pytest.mark.behavior("state-and-ingress/ingress-follows-its-services")
 def test_a_backend_without_endpoints_gives_503(kube: Kube, ingress_client: IngressClient, pacman_address: str) -> None:
-    """While the application is scaled to 0 its host answers 503, not 404, because the rule is still there."""
+    """While the application is scaled to 0 its host answers 503, not 404, because the rule is still there.
+
+    It does so within 40 seconds after the scaling, and the application answers within 60 seconds after it is scaled to 1.
+    """
     host = own(kube, "pacman.example")
 
     kube.scale("Deployment", "pacman", 0)

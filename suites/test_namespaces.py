@@ -11,7 +11,7 @@ from fixtures.api import ApiRefusal, Connection, refused
 from fixtures.clients import Inside
 from fixtures.fields import Fields
 from fixtures.kube import Kube
-from fixtures.kubectl import Kubectl, context_of
+from fixtures.kubectl import Kubectl, context_of, print_of
 from fixtures.manifests import Manifest, load, load_all
 from fixtures.patience import patience
 from fixtures.waiting import eventually
@@ -94,8 +94,13 @@ def test_a_short_name_leads_to_the_service_of_the_same_namespace(kube: Kube, nei
         with look:
             assert neighbor.addresses("db-service") == {address}
             assert neighbor.get("http://db-service/hostname").body == "db"
+            elsewhere = inside.addresses("db-service"), inside.get("http://db-service/hostname").body
+            assert address in inside.addresses(f"db-service.{kube.namespace}")
             assert inside.get(f"http://db-service.{kube.namespace}/hostname").body == "db"
-            assert inside.get("http://db-service/hostname").body != "db"
+
+    # A search domain of the nodes may have an address for every name, but not the Service's.
+    assert address not in elsewhere[0]
+    assert elsewhere[1] != "db"
 
 
 @pytest.fixture
@@ -134,7 +139,7 @@ def test_a_context_names_the_namespace_of_commands(
     kube: Kube, other: Kube, kubectl: Kubectl, connection: Connection
 ) -> None:
     """Commands without a namespace act in that of the kubeconfig's context. `kubectl config set-context` changes it there."""
-    users_own = context_of(connection)
+    users_own, whole = context_of(connection), print_of(connection)
     assert kubectl("create", "-f", "-", input=pod("before")).code == 0
 
     assert kubectl("config", "set-context", "--current", f"--namespace={other.namespace}").code == 0
@@ -143,6 +148,7 @@ def test_a_context_names_the_namespace_of_commands(
     assert kubectl("get", "pods", "-o", "name").stdout.split() == ["pod/after"]
     assert (names(kube), names(other)) == (["before"], ["after"])
     assert context_of(connection) == users_own
+    assert print_of(connection) == whole, "the user's own kubeconfig is not as it was"
 
 
 # --- limits
@@ -159,9 +165,11 @@ def refusal_of(kube: Kube, manifest: Manifest, **query: str) -> str:
     return ""
 
 
-@pytest.fixture
-def quota(kube: Kube) -> str:
-    """The name of a ResourceQuota. Its controller has counted for the first time, before which it admits nothing."""
+def counting_quota(kube: Kube) -> str:
+    """Make a ResourceQuota, and wait until its controller has counted for the first time, before which it admits nothing.
+
+    Returns its name.
+    """
     made = kube.create("namespaces/compute-quota.yaml")
     for look in eventually(within=patience.controller_acts):
         with look:
@@ -170,9 +178,17 @@ def quota(kube: Kube) -> str:
     return str(made.metadata.name)
 
 
+@pytest.fixture
+def quota(kube: Kube) -> str:
+    """The name of a ResourceQuota whose controller has counted for the first time."""
+    return counting_quota(kube)
+
+
 @pytest.mark.behavior("core-concepts/resource-quota-per-namespace")
-def test_a_quota_counts_what_fits(kube: Kube, quota: str) -> None:
+def test_a_quota_counts_what_fits(kube: Kube) -> None:
     """What fits into a ResourceQuota is admitted, and its status counts what all Pods together have requested."""
+    quota = counting_quota(kube)
+
     assert [refusal_of(kube, pod(name)) for name in ("one", "two")] == ["", ""]
 
     for look in eventually(within=patience.controller_acts):

@@ -13,9 +13,10 @@ from fixtures.api import Api
 from fixtures.clients import NEVER_SENT, PORT, Inside, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields
-from fixtures.interfaces import INTERFACES, addresses
+from fixtures.interfaces import INTERFACES, addresses, by_interface
 from fixtures.kube import Kube, is_ready
-from fixtures.nodes import internal_ip
+from fixtures.kubelets import silent_kubelets
+from fixtures.nodes import internal_ip, is_ours
 from fixtures.patience import patience
 from fixtures.pod_ranges import ips_of, is_in
 from fixtures.waiting import eventually
@@ -85,14 +86,17 @@ def test_every_node_reaches_every_other_node(nodes: list[Fields], run_on_node: R
 @pytest.mark.behavior("controllers/nodes-share-a-network")
 def test_a_pods_port_is_closed_on_the_ip_of_its_node(nodes: list[Fields], inside: Inside) -> None:
     """A node's IP leads to the node and not to its Pods: a Pod's port is open at the Pod's IP, and closed at the node's."""
-    client = inside.nodes[0]
+    client, hosts = inside.nodes[0], [node for node in nodes if node.metadata.name in inside.nodes]
     servers = [inside.pod_ip(node) for node in inside.nodes]
     for look in eventually(within=patience.server_listens):
         with look:
             at_pods = seen(inside, client, servers)
             assert at_pods == dict.fromkeys(servers, inside.pod_ip(client))
 
-    at_nodes = seen(inside, client, [internal_ip(node) for node in nodes if node.metadata.name in inside.nodes])
+    for look in eventually(within=patience.server_listens):
+        with look:
+            at_nodes = seen(inside, client, [internal_ip(node) for node in hosts])
+            assert silent_kubelets(inside, hosts, client) == [], "the client does not reach these nodes"
 
     assert len(at_nodes) == len(servers)
     assert {ip: answer for ip, answer in at_nodes.items() if answer not in CLOSED} == {}
@@ -119,11 +123,15 @@ def system_pods(api: Api) -> list[Fields]:
 def test_each_pod_has_an_ip_of_its_own_on_its_own_interface(
     inside: Inside, client_pods: dict[str, Fields], system_pods: list[Fields]
 ) -> None:
-    """The network plugin gives each Pod an interface and an IP that no other Pod has. The node's IP is not on it."""
+    """The network plugin gives each Pod an interface and an IP that no other Pod has. The node's IP is not on it.
+
+    One interface has exactly the IPs in the Pod's status, and addresses that are valid on its link only.
+    """
     for node, pod in client_pods.items():
-        own = {str(it.ip) for it in addresses(inside.run(*INTERFACES, node=node))}
-        assert ips_of(pod) <= own
-        assert pod.status.hostIP not in own
+        own = by_interface(inside.run(*INTERFACES, node=node))
+        ips = {name: {str(it.ip) for it in found if not it.ip.is_link_local} for name, found in own.items()}
+        assert ips_of(pod) in ips.values(), f"the interfaces of the Pod on {node} have the IPs {ips}"
+        assert [name for name, found in ips.items() if pod.status.hostIP in found] == []
 
     pods = [*client_pods.values(), *(pod for pod in system_pods if not pod.spec.hostNetwork)]
     owners = Counter(ip for pod in pods for ip in ips_of(pod))
@@ -150,10 +158,10 @@ def node_ips(nodes: list[Fields]) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def host_pods(node_ips: dict[str, set[str]], system_pods: list[Fields]) -> list[Fields]:
-    """The Pods of kube-system that use the network of their nodes. Skips if there are none."""
+def host_pods(api: Api, node_ips: dict[str, set[str]], system_pods: list[Fields]) -> list[Fields]:
+    """The Pods of kube-system that use the network of their nodes. Skips if there are none; our own clusters have some."""
     found = [pod for pod in system_pods if pod.spec.hostNetwork and pod.spec.nodeName in node_ips]
-    if not found:
+    if not found and not is_ours(api):
         pytest.skip("no Pod of kube-system has `hostNetwork: true`; use a cluster whose kube-proxy runs in Pods")
     return found
 
@@ -163,6 +171,7 @@ def test_pods_on_the_hosts_network_have_the_ip_of_their_node(
     host_pods: list[Fields], client_pods: dict[str, Fields], node_ips: dict[str, set[str]]
 ) -> None:
     """Pods with `hostNetwork: true`, such as kube-proxy's, get no IP of their own: theirs is the node's. Others' never is."""
+    assert host_pods, "no Pod of kube-system has `hostNetwork: true`"
     strangers = {pod.metadata.name: ips_of(pod) for pod in host_pods if not ips_of(pod) <= node_ips[pod.spec.nodeName]}
 
     assert strangers == {}

@@ -133,25 +133,24 @@ def test_a_changed_configmap_reaches_the_mounted_file(kube: Kube, settings: Call
 # --- statically provisioned volumes
 
 
-def available(kube: Kube, volume: Fields) -> Fields:
-    """Wait until a volume is Available, which shows that the volume controller knows it, and return it.
+def available(kube: Kube, volume: Fields) -> None:
+    """Wait until a volume is Available, which shows that the volume controller knows it.
 
     A PVC comes after that: the controller looks for a volume when a PVC is created, and then only every 15 s.
     """
     for look in eventually(within=patience.volume_binds):
         with look:
             assert phase(kube, volume) == "Available"
-    return volume
 
 
 @pytest.fixture
 def volume(kube: Kube) -> Iterator[Fields]:
-    """A statically provisioned volume of 1Gi for ReadWriteOnce, Available, in a class that only this test uses."""
+    """A new, statically provisioned volume of 1Gi for ReadWriteOnce, in a class that only this test uses."""
     manifest, _ = load_all("storage/static.yaml")
     manifest["metadata"]["name"] = manifest["spec"]["storageClassName"] = kube.namespace
     volume = kube.create(manifest)
     try:
-        yield available(kube, volume)
+        yield volume
     finally:
         kube.delete(VOLUME, kube.namespace)
 
@@ -168,7 +167,8 @@ def create_pvc(kube: Kube, name: str, size: str = "1Gi", mode: str = "ReadWriteO
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/unclaimed-volume-is-unused")
 def test_a_volume_is_unused_until_a_pvc_fits_it(kube: Kube, volume: Fields) -> None:
-    """A PVC that asks for more, or for another access mode, stays Pending; the volume waits for one that fits."""
+    """A PVC that asks for more, or for another access mode, stays Pending; the volume is Available until one fits it."""
+    available(kube, volume)
     unfit = [create_pvc(kube, "too-large", size="2Gi"), create_pvc(kube, "other-mode", mode="ReadWriteMany")]
     for look in eventually(within=patience.volume_binds):
         with look:
@@ -191,6 +191,7 @@ def test_a_volume_is_unused_until_a_pvc_fits_it(kube: Kube, volume: Fields) -> N
 @pytest.fixture
 def pvc(kube: Kube, volume: Fields) -> Fields:
     """A PVC, Bound to the statically provisioned volume."""
+    available(kube, volume)
     pvc = create_pvc(kube, "fits")
     for look in eventually(within=patience.volume_binds):
         with look:

@@ -9,8 +9,10 @@ import itertools
 import re
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
+import yaml
 
 from fixtures.clients import Inside
 from fixtures.counting import exactly
@@ -160,11 +162,11 @@ def test_a_context_has_a_default_namespace(kube: Kube, shell: Shell) -> None:
     assert f"No resources found in {dev} namespace." in shell.output("kubectl get pods").stderr
 
 
-def in_last_file(pod: Fields) -> tuple[str, dict[str, str]]:
-    """The image and the labels that the file had when it was applied last, from the annotation that kubectl writes."""
-    file = last_applied(pod)
-    assert file, "the Pod has no annotation with the file that was applied last"
-    return file["spec"]["containers"][0]["image"], file["metadata"]["labels"]
+def written(kube: Kube, shell: Shell, file: str) -> dict[str, Any]:
+    """The object in a file of the folder, as kubectl keeps it in its annotation: with the namespace, and no annotations."""
+    document: dict[str, Any] = yaml.safe_load(shell.read(file))
+    document["metadata"] |= {"namespace": kube.namespace, "annotations": {}}
+    return document
 
 
 @pytest.mark.behavior("walkthroughs/core-concepts-apply")
@@ -173,22 +175,22 @@ def test_apply_follows_the_file(kube: Kube, shell: Shell) -> None:
 
     An annotation of the object has that file. Without it, kubectl could not know that the label was the file's.
     """
+    file = "pod-definition.yaml"
     shell.write("kubectl/pod-definition.yaml")
-    labels = {"app": "myapp", "type": "front-end"}
     assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod created\n"
-    assert in_last_file(kube.get("Pod", "myapp-pod")) == ("nginx:1.22.1", labels)
+    assert last_applied(kube.get("Pod", "myapp-pod")) == written(kube, shell, file)
 
-    shell.change("pod-definition.yaml", "nginx:1.22.1", "nginx:1.26.3")
+    shell.change(file, "nginx:1.22.1", "nginx:1.26.3")
     assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod configured\n"
     pod = kube.get("Pod", "myapp-pod")
     assert pod.spec.containers[0].image == "nginx:1.26.3"
-    assert in_last_file(pod) == ("nginx:1.26.3", labels)
+    assert last_applied(pod) == written(kube, shell, file)
 
-    shell.change("pod-definition.yaml", "    type: front-end\n", "")
+    shell.change(file, "    type: front-end\n", "")
     assert shell("kubectl apply -f pod-definition.yaml") == "pod/myapp-pod configured\n"
     pod = kube.get("Pod", "myapp-pod")
     assert pod.metadata.labels == {"app": "myapp"}
-    assert in_last_file(pod) == ("nginx:1.26.3", {"app": "myapp"})
+    assert last_applied(pod) == written(kube, shell, file)
 
 
 # --- objects: Pods

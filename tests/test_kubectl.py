@@ -11,10 +11,10 @@ from typing import Any, cast
 import pytest
 
 from fixtures import kubectl as kubectls
-from fixtures.api import Api, ApiRefusal
+from fixtures.api import Api, ApiRefusal, Connection
 from fixtures.fields import Fields
 from fixtures.inconclusive import Inconclusive
-from fixtures.kubectl import Kubectl
+from fixtures.kubectl import Kubectl, print_of
 from fixtures.nodes import KindNodes
 from machine.engine import Engine
 
@@ -37,6 +37,23 @@ NODE = {
     "metadata": {"name": "k-control-plane", "labels": {"node-role.kubernetes.io/control-plane": ""}},
     "status": {"nodeInfo": {"kubeletVersion": "v1.99.0", "architecture": "amd64"}},
 }
+
+
+#: A user's kubeconfig.
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: one
+contexts:
+- {name: one, context: {cluster: c, user: u}}
+- {name: two, context: {cluster: d, user: v}}
+clusters:
+- {name: c, cluster: {server: "https://one:1"}}
+- {name: d, cluster: {server: "https://two:1"}}
+users:
+- {name: u, user: {token: secret}}
+- {name: v, user: {token: secret}}
+"""
 
 
 def script(path: Path, text: str) -> Kubectl:
@@ -185,3 +202,25 @@ def test_a_machine_that_cannot_run_the_nodes_kubectl_needs_its_own(
     monkeypatch.setattr(sys, "platform", "darwin" if nodes else "linux")
 
     assert kubectls.why_no_kubectl(cast("Api", object())) == "there is no kubectl on the PATH; install it"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differs"),
+    [
+        ("u, user: {token: secret}", "u, user: {token: another}", True),
+        ("https://one:1", "https://one:2", True),
+        ("cluster: c, user: u", "cluster: c, user: u, namespace: n", True),
+        ("kind: Config", "kind: Config\npreferences: {colors: true}", True),
+        ("cluster: d, user: v", "cluster: d, user: v, namespace: n", False),
+        ("current-context: one", "current-context: two", False),
+    ],
+)
+def test_the_fingerprint_is_of_what_the_runs_context_says(tmp_path: Path, old: str, new: str, differs: bool) -> None:
+    path = tmp_path / "config"
+    path.write_text(KUBECONFIG)
+    connection = Connection(str(path), "one")
+    before = print_of(connection)
+
+    path.write_text(KUBECONFIG.replace(old, new))
+
+    assert (print_of(connection) != before) == differs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,11 @@ class FakeKubectl:
         self.told += [args, typed]
         return Output("printed\n", self.stderr, self.code)
 
+    def forward(self, *args: Any) -> AbstractContextManager[None]:
+        """Forward nothing."""
+        self.told.append(args)
+        return nullcontext()
+
 
 def shell(folder: Path, kubectl: FakeKubectl) -> Shell:
     return Shell(cast("Kubectl", kubectl), folder)
@@ -55,6 +61,17 @@ def test_names_of_the_tests_own_are_typed_instead(tmp_path: Path) -> None:
     console("kubectl scale deployment pacman -n pacman")
 
     assert kubectl.told[0] == ("scale", "deployment", "pacman", "-n", "own")
+
+
+def test_a_port_is_forwarded_with_the_options_of_the_line(tmp_path: Path) -> None:
+    kubectl = FakeKubectl()
+    console = shell(tmp_path, kubectl)
+    console.instead["-n pacman"] = "-n own"
+
+    with console.forward("kubectl port-forward svc/pacman 9090:80 -n pacman"):
+        pass
+
+    assert kubectl.told == [("svc/pacman", 9090, 80, "-n", "own")]
 
 
 def test_a_line_that_fails_is_quoted(tmp_path: Path) -> None:
