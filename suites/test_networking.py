@@ -84,7 +84,7 @@ def test_every_node_reaches_every_other_node(nodes: list[Fields], run_on_node: R
 
 
 @pytest.mark.behavior("controllers/nodes-share-a-network")
-def test_a_pods_port_is_closed_on_the_ip_of_its_node(nodes: list[Fields], inside: Inside) -> None:
+def test_a_pods_port_is_closed_on_the_ip_of_its_node(api: Api, nodes: list[Fields], inside: Inside) -> None:
     """A node's IP leads to the node and not to its Pods: a Pod's port is open at the Pod's IP, and closed at the node's."""
     client, hosts = inside.nodes[0], [node for node in nodes if node.metadata.name in inside.nodes]
     servers = [inside.pod_ip(node) for node in inside.nodes]
@@ -96,7 +96,7 @@ def test_a_pods_port_is_closed_on_the_ip_of_its_node(nodes: list[Fields], inside
     for look in eventually(within=patience.server_listens):
         with look:
             at_nodes = seen(inside, client, [internal_ip(node) for node in hosts])
-            assert silent_kubelets(inside, hosts, client) == [], "the client does not reach these nodes"
+            assert silent_kubelets(api, inside, hosts, client) == [], "the client does not reach these nodes"
 
     assert len(at_nodes) == len(servers)
     assert {ip: answer for ip, answer in at_nodes.items() if answer not in CLOSED} == {}

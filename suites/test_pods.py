@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from fixtures.api import API_VERSIONS, ApiRefusal, Resource, refused
+from fixtures.api import API_VERSIONS, Api, ApiRefusal, Resource, refused
 from fixtures.clients import Inside, Outside
 from fixtures.counting import exactly
 from fixtures.fields import Fields, quantity
@@ -339,7 +339,9 @@ def test_a_pods_ip_is_in_the_range_of_its_node(pod_ranges: dict[str, list[str]],
 
 
 @pytest.mark.behavior("objects/pod-ip-serves-inside-only")
-def test_a_pod_serves_on_its_own_ip_and_on_no_nodes(nginx_pod: Fields, nodes: list[Fields], inside: Inside) -> None:
+def test_a_pod_serves_on_its_own_ip_and_on_no_nodes(
+    api: Api, nginx_pod: Fields, nodes: list[Fields], inside: Inside
+) -> None:
     """A Pod's IP is reachable from every node of the cluster. containerPort opens no port on the nodes themselves."""
     by_pod_ip = f"http://{nginx_pod.status.podIP}"
     for look in eventually(within=patience.server_listens):
@@ -349,7 +351,7 @@ def test_a_pod_serves_on_its_own_ip_and_on_no_nodes(nginx_pod: Fields, nodes: li
     for look in eventually(within=patience.server_listens):
         with look:
             by_node = {node.metadata.name: inside.get(f"http://{internal_ip(node)}").status for node in nodes}
-            assert silent_kubelets(inside, nodes) == [], "the client does not reach these nodes"
+            assert silent_kubelets(api, inside, nodes) == [], "the client does not reach these nodes"
 
     assert [node for node, status in by_node.items() if status == 200] == []
 
