@@ -353,6 +353,30 @@ def test_every_run_writes_a_report_and_keeps_the_last_one_with_verdicts(
     assert (run.report / "previous" / "junit.xml").exists()
 
 
+@pytest.mark.parametrize(
+    ("docker", "code", "reason"),
+    [("echo busy >&2; exit 1", 12, ": exit 1: busy"), ("kill -INT $PPID; exec sleep 60", 2, "interrupted")],
+)
+def test_a_removal_that_fails_keeps_the_last_report_with_verdicts(
+    tmp_path: Path, chosen: Ended, docker: str, code: int, reason: str
+) -> None:
+    write_sample(tmp_path, CHOICE, {})
+    shutil.copytree(chosen.report, tmp_path / "report")
+    cluster = tmp_path / "cache" / "kubehave" / "clusters" / "kubehave"
+    for file, text in ((cluster / "engine", "docker"), (tmp_path / "bin" / "docker", f"#!/bin/sh\n{docker}\n")):
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    (tmp_path / "bin" / "docker").chmod(0o755)
+
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    run = ended(tmp_path, start(tmp_path, None, "--remove", PATH=path))
+
+    assert (run.code, run.json["run"]["exit_code"]) == (code, code)
+    assert run.json["run"]["reason"].endswith(reason)
+    previous = json.loads((run.report / "previous" / "behaviors.json").read_text())
+    assert [row["verdict"] for row in previous["behaviors"]] == ["holds", "in part"]
+
+
 @pytest.fixture(scope="module")
 def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     """A run on a cluster that has one node, which is not Ready, and that never deletes a namespace."""
