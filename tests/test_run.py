@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
 
 import pytest
@@ -94,7 +94,9 @@ def _ignore_no_signal() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def start(folder: Path, server: str | None, *args: str, **environment: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, server: str | None, *args: str, output: int | IO[str] = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[str]:
     """Start `./verify --context there ARGS` in a sample checkout; without a server, `./verify ARGS`."""
     if server:
         kubeconfig(folder / "kubeconfig", server)
@@ -105,7 +107,7 @@ def start(folder: Path, server: str | None, *args: str, **environment: str) -> s
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != "KUBECONFIG"} | own | environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=_ignore_no_signal,
@@ -524,6 +526,43 @@ def test_a_report_that_cannot_be_written_is_named(sample: Sample, tmp_path: Path
 
     assert run.code == 12
     assert "kubehave: the report cannot be written: [Errno 20] Not a directory" in run.printed
+    assert "Traceback" not in run.printed
+
+
+@pytest.mark.parametrize("args", [["--report", "file/in-a-file", "--no-such-option"], ["--report"]])
+def test_a_command_line_that_pytest_rejects_is_a_usage_error_wherever_the_report_is(
+    sample: Sample, tmp_path: Path, args: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+
+    run = sample(CHOICE, *args)
+
+    assert run.code == 4
+    assert "Traceback" not in run.printed
+    assert ("kubehave: the report cannot be written: [Errno 20] Not a directory" in run.printed) is (len(args) > 1)
+
+
+def test_a_run_that_cannot_begin_writes_its_report_even_if_it_cannot_print(tmp_path: Path, stub: StubCluster) -> None:
+    write_sample(tmp_path, CHOICE, {})
+
+    with Path("/dev/full").open("w") as full:
+        run = ended(tmp_path, start(tmp_path, stub.address, "--patience", "0", output=full))
+
+    assert (run.code, run.json["run"]["exit_code"]) == (4, 4)
+
+
+CLOSES_THE_TERMINAL = """
+import os
+
+@shows("a")
+def test_a(): os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+"""
+
+
+def test_the_exit_code_does_not_depend_on_a_terminal_that_is_closed(sample: Sample) -> None:
+    run = sample(CLOSES_THE_TERMINAL, "--capture=no", "-p", "no:terminal")
+
+    assert (run.code, run.json["run"]["exit_code"]) == (0, 0)
     assert "Traceback" not in run.printed
 
 
