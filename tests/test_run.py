@@ -263,6 +263,14 @@ def test_inconclusive_tests_are_errors_in_junit(outcomes: Ended) -> None:
     assert suite.get("errors") == str(sum(found == ["error"] for found in tags.values()))
 
 
+def test_inconclusive_tests_are_errors_in_a_file_that_the_user_names(sample: Sample, tmp_path: Path) -> None:
+    run = sample('@shows("a")\ndef test_a(): {}["typo"]', "--junitxml", "ci.xml")
+
+    (suite,) = ElementTree.parse(tmp_path / "ci.xml").iter("testsuite")
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
+    assert run.printed.endswith("kubehave: report: report/behaviors.json and ci.xml\n")
+
+
 WITHOUT_IMAGE = """
 @shows("called")
 def test_called(kube): assert kube.pods() == []
@@ -332,6 +340,7 @@ def test_a_behavior_that_was_looked_at_in_part_does_not_hold(chosen: Ended) -> N
 def test_the_report_is_in_the_requested_folder(chosen: Ended, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert (chosen.report / "behaviors.json").exists()
     assert (chosen.report / "junit.xml").exists()
+    assert chosen.printed.endswith(f"kubehave: report: {chosen.report}/junit.xml and behaviors.json\n")
     assert list(tmp_path_factory.getbasetemp().glob("chosen*/report")) == []
 
 
