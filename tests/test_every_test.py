@@ -1,0 +1,42 @@
+"""Which command lines collect all tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.every_test import collects_all
+
+
+@pytest.fixture
+def plain(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> pytest.Config:
+    """The configuration of a command line that names no file and leaves none out."""
+    monkeypatch.setattr(pytestconfig, "args_source", pytest.Config.ArgsSource.TESTPATHS)
+    for name in ("lf", "ignore", "ignore_glob"):
+        monkeypatch.setattr(pytestconfig.option, name, None, raising=False)  # lf: of a plugin that may be off
+    return pytestconfig
+
+
+def test_a_plain_command_line_collects_all_tests(plain: pytest.Config) -> None:
+    assert collects_all(plain)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("lf", True), ("ignore", ["suites/test_pods.py"]), ("ignore_glob", ["*"])]
+)
+def test_a_command_line_that_leaves_files_out_collects_fewer_tests(
+    plain: pytest.Config, monkeypatch: pytest.MonkeyPatch, option: str, value: Any
+) -> None:
+    monkeypatch.setattr(plain.option, option, value)
+
+    assert not collects_all(plain)
+
+
+@pytest.mark.parametrize("source", [pytest.Config.ArgsSource.ARGS, pytest.Config.ArgsSource.INVOCATION_DIR])
+def test_a_command_line_that_names_files_collects_fewer_tests(
+    plain: pytest.Config, monkeypatch: pytest.MonkeyPatch, source: pytest.Config.ArgsSource
+) -> None:
+    monkeypatch.setattr(plain, "args_source", source)
+
+    assert not collects_all(plain)
