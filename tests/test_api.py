@@ -12,6 +12,7 @@ from urllib3.exceptions import HTTPError
 
 from fixtures import api as apis
 from fixtures.api import Api, ApiRefusal
+from fixtures.patience import patience
 from tests.stub_cluster import StubCluster, kubeconfig
 
 
@@ -26,6 +27,13 @@ def connect(tmp_path: Path, server: str) -> Api:
     """A connection to this server."""
     kubeconfig(tmp_path / "kubeconfig", server)
     return Api(str(tmp_path / "kubeconfig"))
+
+
+def test_the_limits_of_a_call_scale_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = apis._timeouts()
+    monkeypatch.setattr(patience, "factor", 3.0)
+
+    assert apis._timeouts() == (3 * usual[0], 3 * usual[1])
 
 
 def test_the_kinds_of_an_api_version_are_read_once(stub: StubCluster, tmp_path: Path) -> None:

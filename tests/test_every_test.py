@@ -1,12 +1,16 @@
-"""Which command lines collect all tests."""
+"""Which command lines collect all tests, and how long a second collection may take."""
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner.every_test import collects_all
+from fixtures.patience import patience
+from runner import every_test
+from runner.every_test import EveryTest, collects_all
 
 
 @pytest.fixture
@@ -40,3 +44,26 @@ def test_a_command_line_that_names_files_collects_fewer_tests(
     monkeypatch.setattr(plain, "args_source", source)
 
     assert not collects_all(plain)
+
+
+def test_the_limit_of_a_second_collection_scales_with_patience(
+    plain: pytest.Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits: list[float] = []
+
+    class Process:
+        """A process that ends at once."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def wait(self, timeout: float) -> None:
+            """Note the limit."""
+            limits.append(timeout)
+
+    monkeypatch.setattr(plain.option, "lf", True)
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    monkeypatch.setattr(patience, "factor", 3.0)
+
+    assert EveryTest(plain, tmp_path / "none").found() is None
+    assert limits == [3 * every_test.GIVE_UP]

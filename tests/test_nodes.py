@@ -37,9 +37,9 @@ def test_a_node_of_another_system_is_named_and_left_out(monkeypatch: pytest.Monk
 class Records(Engine):
     """An engine that only records how long its commands may take."""
 
-    def output(self, *_: str, timeout: float = 0) -> Output:
+    def output(self, *_: str, timeout: float | None = None) -> Output:
         """Print the limit."""
-        return Output(f"{timeout:g}", "", 0)
+        return Output(f"{timeout or 0:g}", "", 0)
 
 
 @pytest.mark.parametrize(("asked", "limit"), [(None, "90"), (5, "5")])
