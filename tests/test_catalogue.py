@@ -72,6 +72,18 @@ def test_a_fixture_that_asserts_a_need_is_in_the_table(root: Path) -> None:
     assert found.items() <= FIXTURES_NEED.items()
 
 
+def test_a_fixture_that_gets_others_by_name_is_in_the_table(root: Path) -> None:
+    found = {
+        node.name
+        for path in sorted((root / "fixtures").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and "getfixturevalue" in ast.unparse(node)
+    }
+
+    assert found == {"cloud", "ingress_client"}
+    assert found <= FIXTURES_NEED.keys()
+
+
 def test_an_undeclared_need_of_a_fixture_is_found() -> None:
     behaviors = {"objects/a": Behavior("objects/a", "pods", "It does.", "that", needs=("node-exec",))}
 

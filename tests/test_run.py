@@ -449,6 +449,14 @@ def test_a_set_up_without_a_call_shows_nothing(sample: Sample) -> None:
     assert (run.code, run.verdicts()) == (1, {"a": "inconclusive", "b": "inconclusive"})
 
 
+def test_a_fixture_whose_need_no_behavior_declares_is_a_usage_error(sample: Sample) -> None:
+    run = sample('@shows("a")\ndef test_a(outside): pass', a=["node-exec"])
+
+    line = "test_a: uses the fixture outside, which needs node-network; none of its behaviors declares that need"
+    assert (run.code, run.verdicts()) == (4, {})
+    assert line in run.printed
+
+
 STOPS_EARLY = """
 @shows("first")
 def test_first(): assert 0
@@ -629,11 +637,14 @@ def test_others(n):
 
 
 def test_a_worker_that_dies_ends_the_run_with_a_report(sample: Sample) -> None:
+    began = time.monotonic()
     run = sample(DIES, "-n", "2", "--dist", "loadgroup")
 
     assert run.code == 1
     assert run.verdicts()["dies"] == "inconclusive"
     assert "crashed" in run.reason("dies")
+    assert "worker restarting disabled" in run.printed
+    assert time.monotonic() - began < 30
 
 
 #: A docker whose containers are a node and the files in the folder clients/.
