@@ -23,14 +23,16 @@ def node(name: str, system: str | None = "linux") -> Fields:
 
 
 def test_a_node_of_another_system_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    windows = node("win", "windows")
-    monkeypatch.setattr(nodes, "all_nodes", lambda _: [node("one"), windows, node("bare", None)])
+    windows, bare = node("win", "windows"), node("bare", None)
+    monkeypatch.setattr(nodes, "all_nodes", lambda _: [node("one"), windows, bare])
 
     found = nodes.nodes._get_wrapped_function()(cast("Api", object()))
 
-    assert [one.metadata.name for one in found] == ["one", "bare"]
+    assert [one.metadata.name for one in found] == ["one"]
     assert left_out(windows) == "node win runs windows, not Linux: tests leave it out"
+    assert left_out(bare) == "node bare has no label kubernetes.io/os: tests leave it out"
     assert not is_worker(windows)
+    assert not is_worker(bare)
     assert left_out(node("one")) is None
 
 
