@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,38 @@ def test_only_a_get_is_sent_again_after_a_lost_connection(
         connect(tmp_path, address).call(method, "/api/v1/namespaces/shop/pods/web")
 
     assert methods == [method] * tries
+
+
+@pytest.mark.parametrize(
+    ("method", "refusals", "tries", "raised"),
+    [
+        ("GET", [429], 2, None),
+        ("GET", [500], 2, None),
+        ("GET", [503], 2, None),
+        ("GET", [503, 500], 2, 500),
+        ("GET", [404], 1, 404),
+        ("DELETE", [429], 2, None),
+        ("DELETE", [429, 429], 2, 429),
+        ("DELETE", [500], 1, 500),
+        ("PATCH", [503], 1, 503),
+    ],
+)
+def test_a_request_that_was_not_done_is_sent_again_once(
+    stub: StubCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    refusals: list[int],
+    tries: int,
+    raised: int | None,
+) -> None:
+    """429 says that the API server has not begun with it. After 5xx only a GET is sent again."""
+    monkeypatch.setattr(apis, "BEFORE_RETRY", 0)
+    call = method, "/api/v1/namespaces/shop/pods/web"
+    stub.refusals[call] = refusals
+
+    with nullcontext() if raised is None else pytest.raises(ApiRefusal) as refusal:
+        connect(tmp_path, stub.address).call(*call)
+
+    assert stub.requests == [call] * tries
+    assert raised is None or (refusal and refusal.value.status == raised)
