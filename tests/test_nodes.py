@@ -12,7 +12,7 @@ from fixtures.api import Api, ApiRefusal
 from fixtures.fields import Fields
 from fixtures.nodes import KindNodes, engine_of_nodes, is_worker, left_out
 from fixtures.patience import patience
-from machine.engine import Engine
+from machine.engine import CLUSTER, Engine
 from machine.output import Output
 
 
@@ -51,6 +51,30 @@ def test_the_limit_of_a_command_on_a_node_scales_with_patience(
     monkeypatch.setattr(patience, "factor", 3.0)
 
     assert KindNodes(Records("podman"), "k").run("worker", ["true"], timeout=asked).stdout == limit
+
+
+class Lists(Engine):
+    """An engine that runs the node a, and has a stopped node b."""
+
+    def run(self, *args: str, **_: object) -> str:
+        """List the nodes of the cluster k."""
+        assert f"label={CLUSTER}=k" in args
+        return "a\nb" if "--all" in args else "a"
+
+
+@pytest.mark.parametrize(("names", "stopped"), [(("a",), ()), (("a", "b"), ("b",)), (("a", "c"), None)])
+def test_nodes_whose_container_is_stopped_are_known(
+    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], stopped: tuple[str, ...] | None
+) -> None:
+    specs = [{"providerID": f"kind://podman/k/{name}"} for name in names]
+    listed = [Fields.of({"apiVersion": "v1", "kind": "Node", "spec": spec}) for spec in specs]
+    monkeypatch.setattr(nodes, "all_nodes", lambda _: listed)
+    monkeypatch.setattr(nodes, "engine_named", lambda name, _: Lists(name))
+    monkeypatch.setattr("shutil.which", lambda name: name)
+
+    found = nodes.kind_nodes(cast("Api", object()))
+
+    assert found == (None if stopped is None else KindNodes(Lists("podman"), "k", stopped))
 
 
 @pytest.mark.parametrize(
