@@ -37,6 +37,13 @@ def test_the_readme_says_how_many_claims_there_are(root: Path) -> None:
     assert stated == [str(number)] * 2, f"README.md says twice how many claims there are; write {number} there"
 
 
+def test_the_changelog_says_how_many_claims_there_are(root: Path) -> None:
+    stated = re.findall(r"catalogue of (\d+) behaviors", (root / "CHANGELOG.md").read_text())
+    number = len(claims())
+
+    assert stated == [str(number)], f"CHANGELOG.md says how many claims there are; write {number} there"
+
+
 def test_every_topic_is_in_the_reading_order() -> None:
     assert sorted(TOPICS) == sorted({entry.topic for entry in catalogue().values()})
 
