@@ -449,8 +449,9 @@ def test_a_set_up_without_a_call_shows_nothing(sample: Sample) -> None:
     assert (run.code, run.verdicts()) == (1, {"a": "inconclusive", "b": "inconclusive"})
 
 
-def test_a_fixture_whose_need_no_behavior_declares_is_a_usage_error(sample: Sample) -> None:
-    run = sample('@shows("a")\ndef test_a(outside): pass', a=["node-exec"])
+@pytest.mark.parametrize("args", [[], ["-n", "2"]])
+def test_a_fixture_whose_need_no_behavior_declares_is_a_usage_error(sample: Sample, args: list[str]) -> None:
+    run = sample('@shows("a")\ndef test_a(outside): pass', *args, a=["node-exec"])
 
     line = "test_a: uses the fixture outside, which needs node-network; none of its behaviors declares that need"
     assert (run.code, run.verdicts()) == (4, {})
