@@ -41,7 +41,7 @@ def _registry_answers(engine: Engine) -> bool:
             env={**os.environ, **engine.env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=REGISTRY_PATIENCE,
+            timeout=REGISTRY_PATIENCE * engine.patience,
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -28,15 +28,19 @@ def main(args: list[str]) -> int:
     code = int(pytest.main(joined(args)))
     # pytest must import its plugins first: it does not rewrite the assertions of modules that are already imported.
     from machine.exits import USAGE
+    from machine.progress import line_of
     from runner.report import Report
 
     if code == USAGE and not Report.begun:
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        parser.add_argument("--report", default=Path("report"), type=Path)
+        parser.add_argument("--report", nargs="?", default=Path("report"), const=Path("report"), type=Path)
         report = Report(parser.parse_known_args(args)[0].report)
-        report.begin()
         reason = "usage error: pytest rejected the command line"
-        report.write(run={"exit_code": code, "reason": reason}, behaviors=[], tests={})
+        try:
+            report.begin()
+            report.write(run={"exit_code": code, "reason": reason}, behaviors=[], tests={})
+        except OSError as error:
+            print(f"kubehave: the report cannot be written: {line_of(error)}", file=sys.stderr)
     return code
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.patience import patience
 from runner.catalogue import SUITES, shown_by, test_id
 
 #: The environment variable that names the file into which a process that only collects writes the tests.
 WRITE_TO = "KUBEHAVE_COLLECTED"
 
-#: Seconds after which the collection is given up. It takes 2 s.
+#: Seconds after which the collection is given up; `--patience` multiplies them. It takes 2 s.
 GIVE_UP = 120
 
 #: The file into which this process writes the collected tests.
@@ -49,7 +50,7 @@ class EveryTest:
         """Node id to behavior ids; None if the suites cannot be collected."""
         if self._process:
             try:
-                self._process.wait(GIVE_UP)
+                self._process.wait(GIVE_UP * patience.factor)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         if not self.file.exists():

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -549,6 +550,14 @@ class Answer:
     status: int
     body: str
 
+    def thing(self, kind: str, version: str = "v1") -> Fields:
+        """The object in the body, which must be of this kind."""
+        with suppress(ValueError):
+            found = json.loads(self.body)
+            if isinstance(found, dict) and (found.get("apiVersion"), found.get("kind")) == (version, kind):
+                return Fields.of(found)
+        raise AssertionError(f"the answer is no {kind}: {self.body}")
+
 
 def pool_of(configuration: Any) -> PoolManager:
     """The connections that the official client makes with a configuration: its certificates and its proxy."""
@@ -628,7 +637,7 @@ def test_a_post_by_hand_makes_a_pod(kube: Kube, us: ByHand, pods_path: str) -> N
     answer = us.post(pods_path, json.dumps(load(POD)))
 
     assert answer.status == 201, answer.body
-    assert kube.ready_pod("by-hand").metadata.uid == json.loads(answer.body)["metadata"]["uid"]
+    assert kube.ready_pod("by-hand").metadata.uid == answer.thing("Pod").metadata.uid
 
 
 @pytest.mark.behavior("core-concepts/request-is-authenticated-then-validated")
@@ -653,7 +662,8 @@ def test_a_valid_credential_without_the_right_makes_nothing(
 
     known = guest.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json.dumps(review))
     assert known.status == 201, known.body
-    assert json.loads(known.body)["status"]["userInfo"]["username"].startswith("system:serviceaccount:")
+    user = known.thing("SelfSubjectReview", "authentication.k8s.io/v1").status.userInfo
+    assert str(user.username).startswith("system:serviceaccount:")
     assert guest.post(pods_path, pod).status == 403
 
     assert us.post(f"{pods_path}?dryRun=All", pod).status == 201
@@ -685,7 +695,7 @@ def test_an_invalid_object_is_not_made(
     answer = us.post(f"{pods_path}?fieldValidation=Strict", body)
 
     assert answer.status == status, answer.body
-    assert named in json.loads(answer.body)["message"]
+    assert named in str(answer.thing("Status").message)
     assert us.post(f"{pods_path}?fieldValidation=Strict&dryRun=All", json.dumps(load(POD))).status == 201
     assert kube.list("Pod") == []
 

@@ -47,6 +47,8 @@ class StubCluster:
         self.requests: list[tuple[str, str]] = []
         #: Answers that replace the usual ones: (method, path) to HTTP status and body.
         self.answers: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
+        #: The HTTP statuses of the first answers: (method, path) to those statuses. The usual answers follow them.
+        self.refusals: dict[tuple[str, str], list[int]] = {}
         self.namespaces: dict[str, dict[str, Any]] = {}
         stub = self
 
@@ -77,6 +79,8 @@ class StubCluster:
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
         """Status and body for a request."""
         self.requests.append((method, path))
+        if refusals := self.refusals.get((method, path)):
+            return refusals.pop(0), {}
         if (method, path) in self.answers:
             return self.answers[method, path]
         if path == "/version":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from fixtures import api as apis
 from fixtures.api import Api, ApiRefusal
+from fixtures.patience import patience
 from tests.stub_cluster import StubCluster, kubeconfig
 
 
@@ -26,6 +28,13 @@ def connect(tmp_path: Path, server: str) -> Api:
     """A connection to this server."""
     kubeconfig(tmp_path / "kubeconfig", server)
     return Api(str(tmp_path / "kubeconfig"))
+
+
+def test_the_limits_of_a_call_scale_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = apis._timeouts()
+    monkeypatch.setattr(patience, "factor", 3.0)
+
+    assert apis._timeouts() == (3 * usual[0], 3 * usual[1])
 
 
 def test_the_kinds_of_an_api_version_are_read_once(stub: StubCluster, tmp_path: Path) -> None:
@@ -90,3 +99,38 @@ def test_only_a_get_is_sent_again_after_a_lost_connection(
         connect(tmp_path, address).call(method, "/api/v1/namespaces/shop/pods/web")
 
     assert methods == [method] * tries
+
+
+@pytest.mark.parametrize(
+    ("method", "refusals", "tries", "raised"),
+    [
+        ("GET", [429], 2, None),
+        ("GET", [500], 2, None),
+        ("GET", [503], 2, None),
+        ("GET", [503, 500], 2, 500),
+        ("GET", [404], 1, 404),
+        ("DELETE", [429], 2, None),
+        ("DELETE", [429, 429], 2, 429),
+        ("DELETE", [500], 1, 500),
+        ("PATCH", [503], 1, 503),
+    ],
+)
+def test_a_request_that_was_not_done_is_sent_again_once(
+    stub: StubCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    refusals: list[int],
+    tries: int,
+    raised: int | None,
+) -> None:
+    """429 says that the API server has not begun with it. After 5xx only a GET is sent again."""
+    monkeypatch.setattr(apis, "BEFORE_RETRY", 0)
+    call = method, "/api/v1/namespaces/shop/pods/web"
+    stub.refusals[call] = refusals
+
+    with nullcontext() if raised is None else pytest.raises(ApiRefusal) as refusal:
+        connect(tmp_path, stub.address).call(*call)
+
+    assert stub.requests == [call] * tries
+    assert raised is None or (refusal and refusal.value.status == raised)

@@ -28,7 +28,7 @@ RUN = RunId("abc", "host", "1.1")
 
 def node(name: str, ready: bool = True, spare: bool = False) -> Fields:
     condition = {"type": "Ready", "status": "True" if ready else "False"}
-    meta = {"name": name, "labels": {SPARE: ""} if spare else {}}
+    meta = {"name": name, "labels": {"kubernetes.io/os": "linux"} | ({SPARE: ""} if spare else {})}
     return Fields.of({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": {"conditions": [condition]}})
 
 

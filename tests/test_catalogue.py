@@ -37,6 +37,13 @@ def test_the_readme_says_how_many_claims_there_are(root: Path) -> None:
     assert stated == [str(number)] * 2, f"README.md says twice how many claims there are; write {number} there"
 
 
+def test_the_changelog_says_how_many_claims_there_are(root: Path) -> None:
+    stated = re.findall(r"catalogue of (\d+) behaviors", (root / "CHANGELOG.md").read_text())
+    number = len(claims())
+
+    assert stated == [str(number)], f"CHANGELOG.md says how many claims there are; write {number} there"
+
+
 def test_every_topic_is_in_the_reading_order() -> None:
     assert sorted(TOPICS) == sorted({entry.topic for entry in catalogue().values()})
 
@@ -70,6 +77,18 @@ def test_a_fixture_that_asserts_a_need_is_in_the_table(root: Path) -> None:
 
     assert found.keys() >= {"outside", "run_on_node", "kubectl", "installed_class"}
     assert found.items() <= FIXTURES_NEED.items()
+
+
+def test_a_fixture_that_gets_others_by_name_is_in_the_table(root: Path) -> None:
+    found = {
+        node.name
+        for path in sorted((root / "fixtures").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and "getfixturevalue" in ast.unparse(node)
+    }
+
+    assert found == {"cloud", "ingress_client"}
+    assert found <= FIXTURES_NEED.keys()
 
 
 def test_an_undeclared_need_of_a_fixture_is_found() -> None:

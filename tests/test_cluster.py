@@ -8,18 +8,20 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
+from fixtures import nodes
 from fixtures.api import Api, Connection
 from fixtures.fields import Fields
 from fixtures.nodes import KindNodes
 from fixtures.patience import Budget, patience
 from machine.engine import Engine
+from machine.exits import CannotRun
 from runner import cluster as clusters
 from runner import run
-from runner.cluster import OwnCluster, run_kind
+from runner.cluster import OwnCluster, run_kind, wait_until_ready
 
 #: A program that runs a command, says that it has done something, and ends after that command.
 KIND = """#!/bin/sh
@@ -147,3 +149,42 @@ def test_an_interrupt_before_the_tests_leaves_a_kept_cluster_that_is_to_be_kept(
         run._begin(cast("pytest.Config", SimpleNamespace(option=option)))
 
     assert own.kept is keep
+
+
+def test_a_new_cluster_has_more_time_with_more_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "factor", 3.0)
+    monkeypatch.setattr(clusters, "READY_WITHIN", 0.01)
+    monkeypatch.setattr(clusters, "all_nodes", lambda _: [])
+
+    with pytest.raises(CannotRun, match=r"^the new cluster was not ready within 0\.03 s: no node has joined"):
+        wait_until_ready(cast("Api", None))
+
+
+def test_the_engine_of_a_cluster_has_the_runs_patience(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It makes the cluster, finds its nodes, and removes it."""
+    told: list[float] = []
+
+    def engine(*args: Any) -> NoReturn:
+        told.append(args[-1])
+        raise FileNotFoundError
+
+    own = OwnCluster(tmp_path / "mine", os.open(tmp_path, os.O_RDONLY))
+    own.folder.mkdir()
+    (own.folder / "engine").write_text("podman")
+    node = Fields.of({"apiVersion": "v1", "kind": "Node", "spec": {"providerID": "kind://podman/mine/mine-worker"}})
+    monkeypatch.setattr(patience, "factor", 3.0)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr(nodes, "all_nodes", lambda _: [node])
+    monkeypatch.setattr(run, "Run", lambda *_: SimpleNamespace(phases={}, phase=nullcontext))
+    monkeypatch.setattr(clusters, "take_free", lambda _: own)
+    monkeypatch.setattr("machine.engine.find", engine)
+    for module in (nodes, clusters):
+        monkeypatch.setattr(module, "engine_named", engine)
+    option = SimpleNamespace(context=None, node_image=None, keep=False, no_install=True)
+
+    with pytest.raises(FileNotFoundError):
+        nodes.kind_nodes(cast("Api", object()))
+    with pytest.raises(FileNotFoundError):
+        run._begin(cast("pytest.Config", SimpleNamespace(option=option)))
+
+    assert told == [3.0, 3.0, 3.0]

@@ -1,13 +1,17 @@
-"""What an engine removes with a cluster."""
+"""What an engine removes with a cluster, and how long its commands may take."""
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
+from machine import engine as engines
 from machine.engine import Engine
+from node_image.choose import _registry_answers
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,26 @@ def test_a_cluster_that_is_not_there_is_not_removed(machine: Machine) -> None:
     machine.remove_cluster("min")
 
     assert machine.names() == before
+
+
+def test_the_limits_of_an_engines_commands_scale_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+
+    def run(command: list[str], timeout: float, **_: Any) -> subprocess.CompletedProcess[str]:
+        limits.append(timeout)
+        return subprocess.CompletedProcess(command, 0, "1 1 engine", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(engines, "_prepare_machine", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    engine = engines.find(False, lambda _: None, 3.0)
+
+    engine.run("ps")
+    engine.output("ps")
+    engine.has_image("node")
+    assert _registry_answers(engine)
+    assert engine.name == "docker"
+    assert limits == [30, 180, 180, 180, 24]
+    assert engine.run("ps", timeout=5)
+    assert engine.output("ps", timeout=5)
+    assert limits[5:] == [5, 5]

@@ -26,7 +26,7 @@ OF_FIXED_LENGTH = {"load_all", "partition", "rpartition", "divmod"}
 COUNTED = {"exactly", "ready_pods"}
 
 #: Names of the objects that send requests to the cluster.
-KUBES = {"kube", "shared", "everywhere"}
+KUBES = {"kube", "other", "shared", "system", "everywhere", "made_by_the_test", "pacman_namespace", "full_namespace"}
 
 #: What objects and Pods have by name, and may lack.
 NAMED = {"labels", "annotations", "matchLabels", "options"}
@@ -87,6 +87,11 @@ def _asks_kube(node: ast.expr) -> bool:
     )
 
 
+def _is_body(node: ast.expr) -> bool:
+    """Whether this reads the body of an answer as JSON."""
+    return _called(node) == "loads" and "body" in [_attribute_or_call(arg) for arg in getattr(node, "args", ())]
+
+
 def _counts(node: ast.expr, number: int) -> bool:
     """Whether this call asserts that it returns this number of things."""
     return (
@@ -118,6 +123,8 @@ def _flaw(node: ast.AST, fixed: set[str]) -> str | None:
         place = ast.unparse(node.slice)
         if _attribute_or_call(node.value) in NAMED and isinstance(node.ctx, ast.Load) and place not in GIVEN:
             return f"[{place}] raises KeyError, which is no verdict; write `.get({place})`"
+        if _is_body(node.value):
+            return f"[{place}] raises KeyError, which is no verdict; read it as `Fields`, or write `.get({place})`"
         found = _asks_kube(node.value) and place in ("0", "-1") and not _counts(node.value, 1)
         return f"[{place}] of what the cluster has {FIRST}" if found else None
     if not isinstance(node, ast.Call):
@@ -262,6 +269,21 @@ def test_every_test_fits_on_a_screen(root: Path) -> None:
     none(found)
 
 
+def test_all_objects_that_send_requests_are_known(root: Path) -> None:
+    found = {
+        node.name
+        for source in files(root, "suites", "fixtures").values()
+        for node in ast.walk(parsed(source))
+        if isinstance(node, ast.FunctionDef)
+        and any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list)
+        and node.returns
+        and ast.unparse(node.returns) in ("Kube", "Iterator[Kube]")
+    }
+
+    assert found >= {"kube", "system", "made_by_the_test"}
+    assert found <= KUBES
+
+
 def test_there_are_suites_to_check(root: Path) -> None:
     assert sum(len(list(suite_tests(source))) for source in files(root, "suites").values()) > 100
     assert len(files(root, "fixtures")) > 10
@@ -284,6 +306,8 @@ def test_there_are_suites_to_check(root: Path) -> None:
         "status, reason = line.split()",
         "pod = kube.ready_pods(replicas)[0]",
         "last = shared.list('Pod')[-1]",
+        "first = other.pods()[0]",
+        "user = json.loads(answer.body)['status']['userInfo']",
         "there, ready = zip(*over_time(pods), strict=True)",
         "pairs = dict(zip(head, row, strict=True))",
         "number = names.index('web')",
@@ -316,6 +340,7 @@ def test_a_hidden_assertion_is_found(code: str) -> None:
         "pairs = list(zip(head, row, strict=False))",
         "container = pod.spec.containers[0]",
         "index = labels['index']",
+        "user = json.loads(answer.body).get('status')",
         "index = pod.metadata.labels.get('index')",
         "name = node.metadata.labels['kubernetes.io/hostname']",
     ],

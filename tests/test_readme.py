@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from fixtures.patience import Patience
 from tests.readme import README, ROOT, SUITE, TEST, WIDTH, annotated, example, needs, part, reading_path
 
 ANEW = "write it anew: .venv/bin/python -m tests.readme"
@@ -25,6 +26,14 @@ def test_the_failure_has_the_line_number_of_its_quote() -> None:
     assert quoted.startswith(line.rstrip()), f"line {found[1]} is another now; {FAILURE_ANEW}"
     verdict = f"kubehave:   broken: objects/replicaset-of-three, {TEST}"[: WIDTH - 4]
     assert [line for line in rest if line.startswith(verdict)]
+
+
+def test_the_failure_has_the_budgets_of_today() -> None:
+    failure = part("failure", README.read_text())
+
+    (unchanged,) = re.findall(r"nothing at all has happened for (\d+) s", failure)
+    assert 0 <= int(unchanged) - Patience.controller_acts <= 2, FAILURE_ANEW
+    assert re.findall(r"\(allowed: (\S+) s\)", failure) == [f"{Patience.pod_starts:g}"], FAILURE_ANEW
 
 
 def test_every_number_of_the_failure_is_explained() -> None:
@@ -50,6 +59,7 @@ def test_every_link_of_the_readme_has_a_target() -> None:
     assert [target for target in targets if not (README.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("folder", ["suites", "fixtures", "runner", "machine", "measure", "node_image", "tests"])
-def test_every_folder_is_on_the_map(folder: str) -> None:
-    assert f"| `{folder}/` |" in README.read_text()
+def test_every_folder_is_on_the_map() -> None:
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] not in "._"} - {"report"}
+
+    assert set(re.findall(r"^\| `(\w+)/` \|", README.read_text(), re.MULTILINE)) == folders

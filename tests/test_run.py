@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
 
 import pytest
@@ -94,7 +94,9 @@ def _ignore_no_signal() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def start(folder: Path, server: str | None, *args: str, **environment: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, server: str | None, *args: str, output: int | IO[str] = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[str]:
     """Start `./verify --context there ARGS` in a sample checkout; without a server, `./verify ARGS`."""
     if server:
         kubeconfig(folder / "kubeconfig", server)
@@ -105,7 +107,7 @@ def start(folder: Path, server: str | None, *args: str, **environment: str) -> s
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != "KUBECONFIG"} | own | environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=_ignore_no_signal,
@@ -261,6 +263,14 @@ def test_inconclusive_tests_are_errors_in_junit(outcomes: Ended) -> None:
     assert suite.get("errors") == str(sum(found == ["error"] for found in tags.values()))
 
 
+def test_inconclusive_tests_are_errors_in_a_file_that_the_user_names(sample: Sample, tmp_path: Path) -> None:
+    run = sample('@shows("a")\ndef test_a(): {}["typo"]', "--junitxml", "ci.xml")
+
+    (suite,) = ElementTree.parse(tmp_path / "ci.xml").iter("testsuite")
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
+    assert run.printed.endswith("kubehave: report: report/behaviors.json and ci.xml\n")
+
+
 WITHOUT_IMAGE = """
 @shows("called")
 def test_called(kube): assert kube.pods() == []
@@ -330,6 +340,7 @@ def test_a_behavior_that_was_looked_at_in_part_does_not_hold(chosen: Ended) -> N
 def test_the_report_is_in_the_requested_folder(chosen: Ended, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert (chosen.report / "behaviors.json").exists()
     assert (chosen.report / "junit.xml").exists()
+    assert chosen.printed.endswith(f"kubehave: report: {chosen.report}/junit.xml and behaviors.json\n")
     assert list(tmp_path_factory.getbasetemp().glob("chosen*/report")) == []
 
 
@@ -351,6 +362,30 @@ def test_every_run_writes_a_report_and_keeps_the_last_one_with_verdicts(
     previous = json.loads((run.report / "previous" / "behaviors.json").read_text())
     assert [row["verdict"] for row in previous["behaviors"]] == ["holds", "in part"]
     assert (run.report / "previous" / "junit.xml").exists()
+
+
+@pytest.mark.parametrize(
+    ("docker", "code", "reason"),
+    [("echo busy >&2; exit 1", 12, ": exit 1: busy"), ("kill -INT $PPID; exec sleep 60", 2, "interrupted")],
+)
+def test_a_removal_that_fails_keeps_the_last_report_with_verdicts(
+    tmp_path: Path, chosen: Ended, docker: str, code: int, reason: str
+) -> None:
+    write_sample(tmp_path, CHOICE, {})
+    shutil.copytree(chosen.report, tmp_path / "report")
+    cluster = tmp_path / "cache" / "kubehave" / "clusters" / "kubehave"
+    for file, text in ((cluster / "engine", "docker"), (tmp_path / "bin" / "docker", f"#!/bin/sh\n{docker}\n")):
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    (tmp_path / "bin" / "docker").chmod(0o755)
+
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    run = ended(tmp_path, start(tmp_path, None, "--remove", PATH=path))
+
+    assert (run.code, run.json["run"]["exit_code"]) == (code, code)
+    assert run.json["run"]["reason"].endswith(reason)
+    previous = json.loads((run.report / "previous" / "behaviors.json").read_text())
+    assert [row["verdict"] for row in previous["behaviors"]] == ["holds", "in part"]
 
 
 @pytest.fixture(scope="module")
@@ -412,6 +447,15 @@ def test_a_set_up_without_a_call_shows_nothing(sample: Sample) -> None:
     run = sample(CHOICE, "--setup-only")
 
     assert (run.code, run.verdicts()) == (1, {"a": "inconclusive", "b": "inconclusive"})
+
+
+@pytest.mark.parametrize("args", [[], ["-n", "2"]])
+def test_a_fixture_whose_need_no_behavior_declares_is_a_usage_error(sample: Sample, args: list[str]) -> None:
+    run = sample('@shows("a")\ndef test_a(outside): pass', *args, a=["node-exec"])
+
+    line = "test_a: uses the fixture outside, which needs node-network; none of its behaviors declares that need"
+    assert (run.code, run.verdicts()) == (4, {})
+    assert line in run.printed
 
 
 STOPS_EARLY = """
@@ -503,6 +547,43 @@ def test_a_report_that_cannot_be_written_is_named(sample: Sample, tmp_path: Path
     assert "Traceback" not in run.printed
 
 
+@pytest.mark.parametrize("args", [["--report", "file/in-a-file", "--no-such-option"], ["--report"]])
+def test_a_command_line_that_pytest_rejects_is_a_usage_error_wherever_the_report_is(
+    sample: Sample, tmp_path: Path, args: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+
+    run = sample(CHOICE, *args)
+
+    assert run.code == 4
+    assert "Traceback" not in run.printed
+    assert ("kubehave: the report cannot be written: [Errno 20] Not a directory" in run.printed) is (len(args) > 1)
+
+
+def test_a_run_that_cannot_begin_writes_its_report_even_if_it_cannot_print(tmp_path: Path, stub: StubCluster) -> None:
+    write_sample(tmp_path, CHOICE, {})
+
+    with Path("/dev/full").open("w") as full:
+        run = ended(tmp_path, start(tmp_path, stub.address, "--patience", "0", output=full))
+
+    assert (run.code, run.json["run"]["exit_code"]) == (4, 4)
+
+
+CLOSES_THE_TERMINAL = """
+import os
+
+@shows("a")
+def test_a(): os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+"""
+
+
+def test_the_exit_code_does_not_depend_on_a_terminal_that_is_closed(sample: Sample) -> None:
+    run = sample(CLOSES_THE_TERMINAL, "--capture=no", "-p", "no:terminal")
+
+    assert (run.code, run.json["run"]["exit_code"]) == (0, 0)
+    assert "Traceback" not in run.printed
+
+
 LEADERLESS = {"kind": "Status", "reason": "InternalError", "message": "etcd has no leader", "code": 500}
 
 
@@ -557,11 +638,14 @@ def test_others(n):
 
 
 def test_a_worker_that_dies_ends_the_run_with_a_report(sample: Sample) -> None:
+    began = time.monotonic()
     run = sample(DIES, "-n", "2", "--dist", "loadgroup")
 
     assert run.code == 1
     assert run.verdicts()["dies"] == "inconclusive"
     assert "crashed" in run.reason("dies")
+    assert "worker restarting disabled" in run.printed
+    assert time.monotonic() - began < 30
 
 
 #: A docker whose containers are a node and the files in the folder clients/.

@@ -118,6 +118,14 @@ def test_a_set_up_without_a_call_shows_nothing() -> None:
     assert verdict_of(report("t", ["objects/a"], when="setup")) == ("inconclusive", "its test began and did not end")
 
 
+def test_a_test_that_runs_once_more_does_not_hold_before_that() -> None:
+    """A plugin that repeats failed tests gives the first report of a call an outcome of its own."""
+    again = report("t", ["objects/a"])
+    vars(again)["outcome"] = "rerun"
+
+    assert verdict_of(again) == ("inconclusive", "its test began and did not end")
+
+
 def test_a_skip_is_not_observed_and_says_why() -> None:
     skipped = report("t", ["objects/a"], "skipped", "setup", ("x.py", 1, "Skipped: the cluster lacks storage"))
 
