@@ -31,6 +31,9 @@ RUN_ENDS_WITHIN, CLEANS_UP_WITHIN = 900, 120
 #: Seconds within which a run that will be killed must have changed one of the cluster's own objects.
 CHANGES_WITHIN = 180
 
+#: Seconds between two looks for that change. It lasts for some tenths of a second.
+EVERY = 0.02
+
 
 @dataclass
 class Result:
@@ -128,7 +131,7 @@ class Play:
                 if process.poll() is not None or time.monotonic() - began > CHANGES_WITHIN * self._factor:
                     self.problem("the run ended, or took too long, before it had changed an object")
                     break
-                time.sleep(0.2)
+                time.sleep(EVERY)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
