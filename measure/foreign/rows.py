@@ -290,7 +290,7 @@ ROWS = {
             "limited",
             "a ServiceAccount with the ClusterRole admin that may create and delete namespaces, but not list nodes",
             Expected(
-                not_observed=PLAIN.not_observed, not_observed_because=r"the right to \w+ \S+ is missing", at_least=50
+                not_observed=PLAIN.not_observed, not_observed_because=r"the right to \w+ \S+ is missing", at_least=100
             ),
             act=_limited,
         ),
@@ -298,7 +298,7 @@ ROWS = {
         Row(
             "restricted",
             "Pod Security enforces restricted in every namespace",
-            Expected(not_observed=PLAIN.not_observed, not_observed_because="refused by Pod Security", at_least=5),
+            Expected(not_observed=PLAIN.not_observed, not_observed_because="refused by Pod Security", at_least=30),
             server=_pod_security("restricted"),
         ),
         Row(
