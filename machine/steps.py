@@ -10,10 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from machine.exits import CannotRun
 from machine.progress import Say
@@ -23,12 +27,19 @@ PROGRESS_PERIOD = 20.0
 
 
 class Runner:
-    """Runs the commands of one step. Their output goes to the step's log, and long ones print progress."""
+    """Runs the commands of one step. Their output goes to the step's log, and long ones print progress.
 
-    def __init__(self, name: str, log: Path, say: Say) -> None:
+    If `stop` is set meanwhile, the command is ended.
+    """
+
+    #: All that wait for a command now. On a terminal they share one line of progress.
+    _waiting: ClassVar[list[Runner]] = []
+
+    def __init__(self, name: str, log: Path, say: Say, stop: threading.Event | None = None) -> None:
         self.name = name
         self.log = log
-        self._say = say
+        self._print = say
+        self._stop = stop or threading.Event()
         self._started = time.monotonic()
         self._terminal = sys.stderr.isatty()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +50,7 @@ class Runner:
         """Print the step's name and log before the block, and its time after it."""
         self._say(f"{self.name} ... (log {self.log})")
         yield
-        self._say(f"{self.name}: {duration(time.monotonic() - self._started)}")
+        self._say(f"{self.name}: {self._so_far()}")
 
     def run(self, command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
         """Run a command to its end. Raises CannotRun, which names the log, if the command fails."""
@@ -53,39 +64,59 @@ class Runner:
 
     def wait(self, process: subprocess.Popen[bytes]) -> None:
         """Wait for a process that writes to the log, and print progress. Raises CannotRun if it fails."""
+        self._waiting.append(self)
         try:
-            while True:
-                try:
-                    code = process.wait(1.0 if self._terminal else PROGRESS_PERIOD)
-                    break
-                except subprocess.TimeoutExpired:
-                    self._say_progress()
+            code = self._code_of(process)
         except BaseException:
-            _stop(process)
+            _end(process)
             raise
-        if self._terminal:
-            sys.stderr.write("\r\x1b[K")
+        finally:
+            self._waiting.remove(self)
+            self._clear_line()
         if code:
             raise self.failure(self._last_line())
+
+    def _code_of(self, process: subprocess.Popen[bytes]) -> int:
+        """The exit code of the process. Raises CannotRun if it is to be stopped before it ends."""
+        said = time.monotonic()
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(1.0)
+            if self._stop.is_set():
+                raise self.failure("stopped")
+            if self._terminal or time.monotonic() - said >= PROGRESS_PERIOD:
+                said = time.monotonic()
+                self._say_progress()
 
     def failure(self, reason: str) -> CannotRun:
         """The exception that ends a build, with one line: the step, the reason, the log."""
         return CannotRun(f"{self.name}: {reason}; log: {self.log}")
 
     def _say_progress(self) -> None:
-        line = f"  {self.name}: {duration(time.monotonic() - self._started)} so far, log {self.log}"
         if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{line}")
+            line = ", ".join(f"{runner.name}: {runner._so_far()}" for runner in [*self._waiting])
+            sys.stderr.write(f"\r\x1b[K  {line} so far, logs in {self.log.parent}")
             sys.stderr.flush()
         else:
-            self._say(line)
+            self._print(f"  {self.name}: {self._so_far()} so far, log {self.log}")
+
+    def _say(self, line: str) -> None:
+        self._clear_line()
+        self._print(line)
+
+    def _clear_line(self) -> None:
+        if self._terminal:
+            sys.stderr.write("\r\x1b[K")
+
+    def _so_far(self) -> str:
+        return duration(time.monotonic() - self._started)
 
     def _last_line(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1][:200] if lines else "no output"
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process, with time to clean up (mmdebstrap must unmount file systems)."""
     process.terminate()
     try:
@@ -140,19 +171,47 @@ def _content(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def perform(step: Step, cache: Path, say: Say) -> Path:
-    """Return the step's output; make it if it is missing. An interrupted attempt leaves no output."""
+def perform(step: Step, cache: Path, say: Say, stop: threading.Event | None = None) -> Path:
+    """Return the step's output; make it if it is missing. An interrupted attempt leaves no output.
+
+    Raises CannotRun if the step fails, or if `stop` is set meanwhile.
+    """
     output = step.output(cache)
     if output.is_dir():
         return output
     attempt = cache / f"attempt-{step.name}"
     shutil.rmtree(attempt, ignore_errors=True)
     attempt.mkdir(parents=True)
-    runner = Runner(step.name, cache / "logs" / f"{step.name}.log", say)
+    runner = Runner(step.name, cache / "logs" / f"{step.name}.log", say, stop)
     with runner.reported():
         step.make(attempt, runner)
         attempt.rename(output)
     return output
+
+
+def perform_lanes(lanes: Sequence[Sequence[Step]], cache: Path, say: Say) -> dict[str, Path]:
+    """Perform the lanes side by side, and the steps of a lane one after the other. Returns the outputs by step.
+
+    The first failure stops all lanes, and is raised.
+    """
+    stop = threading.Event()
+
+    def perform_lane(steps: Sequence[Step]) -> dict[str, Path]:
+        outputs = {}
+        for step in steps:
+            if stop.is_set():
+                break
+            outputs[step.name] = perform(step, cache, say, stop)
+        return outputs
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        running = [pool.submit(perform_lane, steps) for steps in lanes]
+        try:
+            for ended in wait_for(running, return_when=FIRST_EXCEPTION).done:
+                ended.result()  # raises what ended it
+            return {name: output for lane in running for name, output in lane.result().items()}
+        finally:
+            stop.set()
 
 
 def prune(steps: Iterable[Step], cache: Path) -> None:

@@ -16,10 +16,10 @@ from machine.engine import Engine
 from machine.exits import CannotRun
 from machine.packages import install_packages
 from machine.progress import Say
-from machine.steps import Runner, Step, duration, lock, perform, prune
+from machine.steps import Runner, Step, duration, lock, perform_lanes, prune
 from node_image import versions
 from node_image.assemble import assemble
-from node_image.components import all_steps
+from node_image.components import all_steps, compiled_steps, fetched_steps
 
 HERE = Path(__file__).parent
 REPOSITORY = "localhost/kubehave-node"
@@ -51,7 +51,7 @@ def build(engine: Engine, say: Say, install: bool = True) -> str:
         started = time.monotonic()
         steps = all_steps()
         _check_machine(engine, steps, cache, install, say)
-        outputs = {step.name: perform(step, cache, say) for step in steps.values()}
+        outputs = perform_lanes((compiled_steps(), fetched_steps()), cache, say)
         runner = Runner("image", cache / "logs" / "image.log", say)
         with runner.reported():
             assemble(engine, name, outputs, cache, runner)

@@ -230,7 +230,7 @@ def test_no_loopback_address_is_reached_through_a_proxy(monkeypatch: pytest.Monk
 @pytest.fixture
 def foreign_venv(root: Path, tmp_path: Path) -> Path:
     """A checkout with a .venv that kubehave did not make, and with an empty folder for the report."""
-    for name in ("verify", "environment", "requirements.txt"):
+    for name in ("verify", "environment", "requirements.txt", "requirements-selftest.txt"):
         (tmp_path / name).write_bytes((root / name).read_bytes())
     (tmp_path / "verify").chmod(0o755)
     (tmp_path / ".venv").mkdir()

@@ -9,6 +9,8 @@ import re
 import subprocess
 import tarfile
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import yaml
 from machine import debian
 from machine.engine import Engine
 from machine.exits import CannotRun
-from machine.steps import Runner, Step, duration, lock, perform, prune
+from machine.steps import Runner, Step, duration, lock, perform, perform_lanes, prune
 from measure import conformance
 from node_image import choose as choosing
 from node_image import components, images, layers, oci, tars, versions
@@ -44,6 +46,10 @@ def step(tmp_path: Path) -> Step:
 
 def _touch(path: Path) -> None:
     path.touch()
+
+
+def _ignore(result: object) -> None:
+    """A step returns nothing."""
 
 
 # --- a step runs once for the same inputs
@@ -101,6 +107,37 @@ def test_a_broken_step_leaves_no_output_and_names_its_log(tmp_path: Path, said: 
 
     assert stop.value.exit_code == 12
     assert not broken.done(tmp_path)
+
+
+def test_lanes_run_side_by_side(tmp_path: Path, said: list[str]) -> None:
+    meet = threading.Barrier(2, timeout=10)
+    left, right = (Step(name, lambda out, runner: _ignore(meet.wait())) for name in ("left", "right"))
+    last = Step("last", lambda out, runner: _touch(out / "made"))
+
+    outputs = perform_lanes(([left, last], [right]), tmp_path, said.append)
+
+    assert outputs == {step.name: step.output(tmp_path) for step in (left, last, right)}
+
+
+def test_a_failure_in_one_lane_stops_the_other_and_is_what_the_build_says(tmp_path: Path, said: list[str]) -> None:
+    runs = threading.Event()
+
+    def wait(out: Path, runner: Runner) -> None:
+        runs.set()
+        runner.run(["sleep", "60"])
+
+    def fail(out: Path, runner: Runner) -> None:
+        assert runs.wait(10)
+        runner.run(["sh", "-c", "echo no such package; exit 100"])
+
+    waiting, after = Step("waiting", wait), Step("after", lambda out, runner: None)
+    started = time.monotonic()
+
+    with pytest.raises(CannotRun, match="failing: no such package"):
+        perform_lanes(([waiting, after], [Step("failing", fail)]), tmp_path, said.append)
+
+    assert time.monotonic() - started < 30
+    assert not any(step.done(tmp_path) for step in (waiting, after))
 
 
 def test_pruning_removes_only_outputs_for_other_inputs(step: Step, tmp_path: Path, said: list[str]) -> None:
@@ -210,6 +247,22 @@ def test_the_staging_modules_are_those_of_this_kubernetes() -> None:
     assert len(replaced) > 30
     assert {version for _, _, version in replaced} == {versions.KUBERNETES.replace("1.", "v0.", 1)}
     assert all(name == by for name, by, _ in replaced)
+
+
+def test_components_share_what_they_compile() -> None:
+    """What several components use of a module is compiled once if they use the same version of it."""
+    versions_of: dict[str, set[str]] = defaultdict(set)
+    # not contour, which needs an older client-go
+    for component in ("kubernetes", "etcd", "coredns", "flannel", "local-path"):
+        text = (HERE / component / "go.mod").read_text()
+        replaced: dict[str, str] = dict(re.findall(r"^\t(\S+) => \S+ (\S+)$", text, re.MULTILINE))
+        for module, version in re.findall(r"^(?:require )?\t?(\S+) (v\S+)(?: // indirect)?$", text, re.MULTILINE):
+            versions_of[module].add(replaced.get(module, version))
+
+    differ = {module for module, versions in versions_of.items() if len(versions) > 1}
+
+    # flannel asks for newer clients of etcd, and uses none here
+    assert differ == {f"go.etcd.io/etcd/{client}/v3" for client in ("api", "client", "client/pkg")}
 
 
 def test_no_placeholder_is_left_in_the_image() -> None:
