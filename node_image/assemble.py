@@ -9,10 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from machine.engine import Engine
+from machine.exits import CannotRun
 from machine.steps import Runner
 from node_image import images, layers, oci, tars
 
 CONTAINER = "kubehave-node-build"
+LACKS_CAPABILITIES = (
+    "docker's privileged containers, such as nodes, need all capabilities, and this machine lacks one (CAP_SYS_RESOURCE?): "
+    "use podman, or `tox run -e docker`"
+)
 SETTINGS = (
     'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
     "CMD []",
@@ -41,6 +46,10 @@ def assemble(engine: Engine, name: str, outputs: Mapping[str, Path], work: Path,
         run("run", "--detach", "--name", CONTAINER, *options, "--entrypoint", "sleep", base, "infinity")
         run("exec", CONTAINER, "/usr/local/lib/node/import-images", "/images.tar")
         run("commit", *(word for setting in SETTINGS for word in ("--change", setting)), CONTAINER, name)
+    except CannotRun:
+        if "unable to apply caps" in runner.log.read_text():
+            raise runner.failure(LACKS_CAPABILITIES) from None
+        raise
     finally:
         engine.remove_containers(CONTAINER)
         engine.run("rmi", base, check=False)

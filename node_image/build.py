@@ -49,18 +49,23 @@ def build(engine: Engine, say: Say, install: bool = True) -> str:
         if engine.has_image(name):
             return name
         started = time.monotonic()
-        steps = all_steps()
-        _check_machine(engine, steps, cache, install, say)
-        outputs = perform_lanes((compiled_steps(), fetched_steps()), cache, say)
+        _check_space(engine.storage(), DISK_ENGINE)
+        outputs = _outputs(cache, install, say)
         runner = Runner("image", cache / "logs" / "image.log", say)
         with runner.reported():
             assemble(engine, name, outputs, cache, runner)
-        prune(steps.values(), cache)
         for other in engine.images(REPOSITORY):
             if other.startswith(f"{REPOSITORY}:") and other != name:
                 engine.run("rmi", other, check=False)  # refused if a cluster still uses it
         say(f"node image {name}: {duration(time.monotonic() - started)}")
     return name
+
+
+def fetch_and_compile(say: Say) -> None:
+    """Do all of a build that needs the network. After that an engine without a network can have its image."""
+    cache = cache_folder() / "node-image"
+    with lock(cache, say):
+        _outputs(cache, True, say)
 
 
 def image_name(steps: Mapping[str, Step] | None = None) -> str:
@@ -72,18 +77,25 @@ def image_name(steps: Mapping[str, Step] | None = None) -> str:
     return f"{REPOSITORY}:v{versions.KUBERNETES}-{image.digest()[:12]}"
 
 
-def _check_machine(engine: Engine, steps: Mapping[str, Step], cache: Path, install: bool, say: Say) -> None:
-    """Check tools and disk space before the build, so that it does not fail halfway."""
+def _outputs(cache: Path, install: bool, say: Say) -> dict[str, Path]:
+    """The outputs of all steps, by the steps' names. Makes what is missing, and removes what other inputs have made."""
     lacking = {package for tool, package in BUILD_TOOLS.items() if not (shutil.which(tool) or Path(tool).exists())}
     if not debian.KEYRING.exists():
         lacking.add("debian-archive-keyring")
     if lacking:
         install_packages(lacking, "building a node image needs more packages", install, say)
-    everything_done = all(step.done(cache) for step in steps.values())
-    for folder, needed in ((cache, 0 if everything_done else DISK_CACHE), (engine.storage(), DISK_ENGINE)):
-        free = shutil.disk_usage(folder).free / 1e9
-        if free < needed:
-            raise CannotRun(f"building a node image needs {needed} GB in {folder}, but only {free:.1f} GB are free")
+    if not all(step.done(cache) for step in all_steps().values()):
+        _check_space(cache, DISK_CACHE)
+    outputs = perform_lanes((compiled_steps(), fetched_steps()), cache, say)
+    prune(all_steps().values(), cache)
+    return outputs
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """Check disk space (GB) before the build, so that it does not fail halfway."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < needed:
+        raise CannotRun(f"building a node image needs {needed} GB in {folder}, but only {free:.1f} GB are free")
 
 
 def main() -> int:

@@ -1,0 +1,132 @@
+"""Runs `./verify` on docker: `tox run -e docker`. All other options go to ./verify.
+
+The Docker engine is one of its own: it has a socket and a data folder of its own, and it is stopped at the end. It runs
+in a network namespace that leads nowhere, so its bridges, rules and policies end with it, and this machine's stay as they
+are. What a run downloads is therefore fetched before. The exit code is that of ./verify.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from machine import kind as kinds
+from machine.cache import cache_folder
+from machine.engine import may_raise_limits
+from machine.exits import INTERRUPTED, USAGE, CannotRun
+from machine.packages import install_packages
+from machine.progress import say
+from machine.signals import interrupted_by_signals, signals_held
+from node_image.build import fetch_and_compile
+from runner.cluster import own_folders
+
+ROOT = Path(__file__).parent.parent
+RUNTIME = ROOT / "measure" / "runc-with-fewer-capabilities"
+INSIDE = "--inside"
+"""The option with which this program starts itself again in the network namespace."""
+
+STARTS, STOPS = 60, 60
+"""Seconds within which the engine must answer, and must have ended its containers and itself."""
+
+
+def prepare() -> None:
+    """Install, download and compile what a run needs of the network. Raises CannotRun."""
+    if kept := [folder.name for folder in own_folders() if (folder / "kept").exists()]:
+        raise CannotRun(f"cluster {kept[0]} is kept on another engine: ./verify --remove, then try again", USAGE)
+    if os.geteuid() != 0:
+        raise CannotRun("a Docker engine in a network namespace of its own needs root")
+    packages = {"dockerd": "docker.io", "ip": "iproute2", "iptables": "iptables", "unshare": "util-linux"}
+    if missing := {package for program, package in packages.items() if not shutil.which(program)}:
+        install_packages(missing, "a Docker engine of its own needs more packages", True, say)
+    kinds.find(True, say)
+    subprocess.run([ROOT / "verify", "--list-images"], stdout=subprocess.DEVNULL, check=True)  # makes its environment
+    fetch_and_compile(say)
+
+
+@contextmanager
+def docker() -> Iterator[dict[str, str]]:
+    """A Docker engine in this network namespace. Yields the environment variables with which it is reached."""
+    folder = cache_folder() / "docker"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    log = cache_folder() / "logs" / "dockerd.log"
+    log.parent.mkdir(exist_ok=True)
+    address = f"unix://{folder}/socket"
+    command = ["dockerd", "--host", address, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/run"]
+    command += ["--pidfile", f"{folder}/pid"]
+    if not may_raise_limits():
+        command += ["--add-runtime", f"less={RUNTIME}", "--default-runtime", "less"]
+    with log.open("w") as output:
+        # in a session of its own, so that Ctrl-C does not reach it before the run has removed its cluster
+        engine = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    environment = {"DOCKER_HOST": address}
+    try:
+        if not _answers(engine, environment):
+            raise CannotRun(f"the Docker engine does not answer; log: {log}")
+        yield environment
+    finally:
+        with signals_held():
+            engine.terminate()
+            try:
+                engine.wait(STOPS)
+            except subprocess.TimeoutExpired:
+                engine.kill()
+                engine.wait()
+            shutil.rmtree(folder)
+
+
+def _answers(engine: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
+    """Whether the engine answers before it ends and before the time is over."""
+
+    def asked() -> bool:
+        if engine.poll() is not None:
+            return False
+        done = subprocess.run(
+            ["docker", "version"], env={**os.environ, **environment}, capture_output=True, check=False
+        )
+        return done.returncode == 0
+
+    waiting = Retrying(
+        stop=stop_after_delay(STARTS),
+        wait=wait_fixed(0.2),
+        retry=retry_if_result(lambda answered: not answered and engine.poll() is None),
+        retry_error_callback=lambda _: False,
+    )
+    return waiting(asked)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prepare, enter a network namespace, start the engine, run ./verify on it, and stop it."""
+    if "--keep" in arguments:
+        raise CannotRun("--keep: the cluster goes with its Docker engine", USAGE)
+    if INSIDE not in arguments:
+        prepare()
+        os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", "measure.docker", INSIDE, *arguments])
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    with docker() as environment:
+        options = [option for option in arguments if option != INSIDE]
+        process = subprocess.Popen([ROOT / "verify", *options], env={**os.environ, **environment})
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+
+
+if __name__ == "__main__":
+    interrupted_by_signals()
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except CannotRun as stop:
+        print(f"kubehave: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
