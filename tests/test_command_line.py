@@ -1,6 +1,7 @@
 """Wrong input ends a run with one clear line and its own exit code. A run contacts only what it needs."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -253,3 +254,13 @@ def test_a_venv_that_kubehave_did_not_make_is_not_changed(foreign_venv: Path, ea
     for name in ("behaviors.json", "junit.xml"):
         assert (report / "previous" / name).exists() is kept
         assert not (report / name).exists()
+
+
+def test_the_environment_of_selftest_has_all_of_a_run_in_the_same_versions(root: Path) -> None:
+    a_run, selftest = (
+        set(re.findall(r"^\S+==\S+", (root / name).read_text(), re.MULTILINE))
+        for name in ("requirements.txt", "requirements-selftest.txt")
+    )
+
+    assert a_run
+    assert a_run < selftest
