@@ -155,6 +155,7 @@ NODE: Sequence[Part] = [
     Text("usr/bin/kubeadm", "node/kubeadm", mode=0o755),
     Text("usr/local/bin/entrypoint", "node/entrypoint", mode=0o755),
     Text("usr/local/lib/node/cgroups", "node/cgroups", mode=0o755),
+    *(Text(f"usr/local/lib/node/cni/{plugin}", "node/cni-once", mode=0o755) for plugin in ("ptp", "portmap")),
     Text("usr/local/lib/node/confine", "node/confine", mode=0o755),
     Text("usr/local/lib/node/import-images", "node/import-images", mode=0o755),
     Text("etc/containerd/config.toml", "node/containerd.toml"),

@@ -265,6 +265,28 @@ def test_components_share_what_they_compile() -> None:
     assert differ == {f"go.etcd.io/etcd/{client}/v3" for client in ("api", "client", "client/pkg")}
 
 
+@pytest.mark.parametrize(
+    ("command", "namespace", "started"),
+    [("ADD", "/run/netns/1", True), ("DEL", "/run/netns/1", True), ("DEL", "", False)],
+    ids=["a new Pod", "an ended Pod", "asked again"],
+)
+def test_a_plugin_deletes_only_once(tmp_path: Path, command: str, namespace: str, started: bool) -> None:
+    script = (HERE / "node" / "cni-once").read_text()
+    assert "/usr/lib/cni/" in script
+    (tmp_path / "once").mkdir()
+    for file, text in (
+        (tmp_path / "once" / "ptp", script.replace("/usr/lib/cni/", f"{tmp_path}/")),
+        (tmp_path / "ptp", "#!/bin/sh\ncat"),
+    ):
+        file.write_text(text)
+        file.chmod(0o755)
+    environment = {"CNI_COMMAND": command, "CNI_NETNS": namespace}
+
+    done = subprocess.run([tmp_path / "once" / "ptp"], env=environment, input="{}", capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (0, "{}" if started else "")
+
+
 def test_no_placeholder_is_left_in_the_image() -> None:
     parts = [*layers.NODE, *(part for layer in layers.CONTAINER_LAYERS.values() for part in layer)]
     texts = [part.content() for part in parts if isinstance(part, layers.Text)]

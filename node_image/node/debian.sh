@@ -20,5 +20,6 @@ ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.t
 mkdir -p "$root/etc/systemd/journald.conf.d"
 printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=100M\n' > "$root/etc/systemd/journald.conf.d/node.conf"
 : > "$root/etc/machine-id"
-rm -rf "$root/var/cache/debconf"
+# each file below /var is copied into a volume when a node starts
+rm -rf "$root/var/cache/debconf" "$root/var/lib/dpkg/info"
 find "$root/var/log" -type f -delete

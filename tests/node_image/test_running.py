@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from fixtures.waiting import eventually
 from machine.engine import Engine
 from machine.output import Output
 from node_image import images, versions
@@ -155,6 +156,32 @@ def test_what_stays_in_the_cluster_is_not_counted(
     assert in_client("curl", "--silent", "--max-time", "5", "--insecure", "https://kubernetes.default.svc/livez").stdout
 
     assert [counted(node, "strayed") for node in nodes] == before
+
+
+def test_nothing_of_a_deleted_pods_network_stays_on_its_node(
+    kubectl: Kubectl, engine: Engine, nodes: list[str], namespace: str
+) -> None:
+    """Its address, its route and the rules of its host port go, although the plugins delete only once."""
+    node = nodes[1]
+    ports = [{"containerPort": 8080, "hostPort": 18080}]
+    spec = {"nodeName": node, "containers": [{"name": "pause", "image": images.PAUSE.name, "ports": ports}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "short"}, "spec": spec}
+    kubectl("create", "--namespace", namespace, "-f", "-", input=json.dumps(pod))
+    kubectl("wait", "--namespace", namespace, "--for=condition=Ready", "pod/short", "--timeout=60s")
+    address = kubectl("get", "pod", "short", "--namespace", namespace, "--output=jsonpath={.status.podIP}")
+
+    def left() -> list[bool]:
+        reserved = engine.run("exec", node, "ls", "/run/cni-ipam/pods").split()
+        routes = engine.run("exec", node, "ip", "route", "show", address)
+        return [address in reserved, bool(routes), "dport 18080" in engine.run("exec", node, "nft", "list", "ruleset")]
+
+    assert left() == [True, True, True]
+
+    kubectl("delete", "--namespace", namespace, "pod", "short", "--grace-period=1")
+
+    for look in eventually(within=30):
+        with look:
+            assert left() == [False, False, False]
 
 
 def test_names_of_the_cluster_resolve_and_others_do_not_exist(in_client: InClient) -> None:
