@@ -18,11 +18,11 @@ LACKS_CAPABILITIES = (
     "docker's privileged containers, such as nodes, need all capabilities, and this machine lacks one (CAP_SYS_RESOURCE?): "
     "use podman, or `tox run -e docker`"
 )
+STOP_SIGNAL = "SIGRTMIN+3"
+"""The signal on which systemd shuts down. The image has it from the container that it is made of: docker takes no other way."""
 SETTINGS = (
     'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
     "CMD []",
-    # systemd shuts down on this signal
-    "STOPSIGNAL SIGRTMIN+3",
     # this tells systemd that it runs in a container
     "ENV container=kind",
 )
@@ -42,7 +42,17 @@ def assemble(engine: Engine, name: str, outputs: Mapping[str, Path], work: Path,
     try:
         _import(engine, base, lambda out: _write(used, outputs, out), runner)
         # containerd unpacks with overlayfs, which does not work on top of the container's own overlay: hence the tmpfs
-        options = ["--privileged", "--network", "none", "--tmpfs", "/scratch", "--volume", f"{archive}:/images.tar:ro"]
+        options = [
+            "--privileged",
+            "--stop-signal",
+            STOP_SIGNAL,
+            "--network",
+            "none",
+            "--tmpfs",
+            "/scratch",
+            "--volume",
+            f"{archive}:/images.tar:ro",
+        ]
         run("run", "--detach", "--name", CONTAINER, *options, "--entrypoint", "sleep", base, "infinity")
         run("exec", CONTAINER, "/usr/local/lib/node/import-images", "/images.tar")
         run("commit", *(word for setting in SETTINGS for word in ("--change", setting)), CONTAINER, name)
