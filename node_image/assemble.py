@@ -19,7 +19,7 @@ LACKS_CAPABILITIES = (
     "use podman, or `tox run -e docker`"
 )
 STOP_SIGNAL = "SIGRTMIN+3"
-"""The signal on which systemd shuts down. The image has it from the container that it is made of: docker takes no other way."""
+"""The signal on which systemd shuts down. docker takes it from the container, and podman from the change."""
 SETTINGS = (
     'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
     "CMD []",
@@ -42,20 +42,12 @@ def assemble(engine: Engine, name: str, outputs: Mapping[str, Path], work: Path,
     try:
         _import(engine, base, lambda out: _write(used, outputs, out), runner)
         # containerd unpacks with overlayfs, which does not work on top of the container's own overlay: hence the tmpfs
-        options = [
-            "--privileged",
-            "--stop-signal",
-            STOP_SIGNAL,
-            "--network",
-            "none",
-            "--tmpfs",
-            "/scratch",
-            "--volume",
-            f"{archive}:/images.tar:ro",
-        ]
+        options = ["--privileged", "--stop-signal", STOP_SIGNAL, "--network", "none", "--tmpfs", "/scratch"]
+        options += ["--volume", f"{archive}:/images.tar:ro"]
         run("run", "--detach", "--name", CONTAINER, *options, "--entrypoint", "sleep", base, "infinity")
         run("exec", CONTAINER, "/usr/local/lib/node/import-images", "/images.tar")
-        run("commit", *(word for setting in SETTINGS for word in ("--change", setting)), CONTAINER, name)
+        settings = [*SETTINGS, f"STOPSIGNAL {STOP_SIGNAL}"] if engine.name == "podman" else SETTINGS
+        run("commit", *(word for setting in settings for word in ("--change", setting)), CONTAINER, name)
     except CannotRun:
         if "unable to apply caps" in runner.log.read_text():
             raise runner.failure(LACKS_CAPABILITIES) from None
