@@ -63,6 +63,7 @@ def docker() -> Iterator[dict[str, str]]:
     command += ["--pidfile", f"{folder}/pid"]
     if not may_raise_limits():
         command += ["--add-runtime", f"less={RUNTIME}", "--default-runtime", "less"]
+    others = set(_cgroups())
     with log.open("w") as output:
         # in a session of its own, so that Ctrl-C does not reach it before the run has removed its cluster
         engine = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
@@ -80,6 +81,13 @@ def docker() -> Iterator[dict[str, str]]:
                 engine.kill()
                 engine.wait()
             shutil.rmtree(folder)
+            for cgroup in set(_cgroups()) - others:
+                cgroup.rmdir()
+
+
+def _cgroups() -> list[Path]:
+    """The cgroups above the containers of a Docker engine, on cgroup v1 one in each hierarchy."""
+    return [*Path("/sys/fs/cgroup").glob("docker"), *Path("/sys/fs/cgroup").glob("*/docker")]
 
 
 def _answers(engine: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
