@@ -68,7 +68,7 @@ class Runner:
         try:
             code = self._code_of(process)
         except BaseException:
-            _end(process)
+            end(process, 10)
             raise
         finally:
             self._waiting.remove(self)
@@ -116,11 +116,11 @@ class Runner:
         return lines[-1][:200] if lines else "no output"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, with time to clean up (mmdebstrap must unmount file systems)."""
+def end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """End a process; before it is killed, it has so many seconds to clean up (mmdebstrap must unmount file systems)."""
     process.terminate()
     try:
-        process.wait(10)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -7,16 +7,17 @@ are. What a run downloads is therefore fetched before. The exit code is that of 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
+from fixtures.waiting import eventually
 from machine import kind as kinds
 from machine.cache import cache_folder
 from machine.engine import may_raise_limits
@@ -24,8 +25,8 @@ from machine.exits import INTERRUPTED, USAGE, CannotRun
 from machine.packages import install_packages
 from machine.progress import say
 from machine.signals import interrupted_by_signals, signals_held
+from machine.steps import end
 from node_image.build import fetch_and_compile
-from runner.cluster import own_folders
 
 ROOT = Path(__file__).parent.parent
 RUNTIME = ROOT / "measure" / "runc-with-fewer-capabilities"
@@ -38,8 +39,6 @@ STARTS, STOPS = 60, 60
 
 def prepare() -> None:
     """Install, download and compile what a run needs of the network. Raises CannotRun."""
-    if kept := [folder.name for folder in own_folders() if (folder / "kept").exists()]:
-        raise CannotRun(f"cluster {kept[0]} is kept on another engine: ./verify --remove, then try again", USAGE)
     if os.geteuid() != 0:
         raise CannotRun("a Docker engine in a network namespace of its own needs root")
     packages = {"dockerd": "docker.io", "ip": "iproute2", "iptables": "iptables", "unshare": "util-linux"}
@@ -52,10 +51,16 @@ def prepare() -> None:
 
 @contextmanager
 def docker() -> Iterator[dict[str, str]]:
-    """A Docker engine in this network namespace. Yields the environment variables with which it is reached."""
+    """A Docker engine in this network namespace. Yields the environment variables with which ./verify uses it."""
     folder = cache_folder() / "docker"
+    _end_left(folder)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    cache = folder / "cache" / "kubehave"
+    cache.mkdir(parents=True)
+    # what has been prepared; what is known of clusters goes with the engine
+    for name in ("kind", "node-image"):
+        (cache_folder() / name).mkdir(exist_ok=True)
+        (cache / name).symlink_to(cache_folder() / name)
     log = cache_folder() / "logs" / "dockerd.log"
     log.parent.mkdir(exist_ok=True)
     address = f"unix://{folder}/socket"
@@ -67,22 +72,41 @@ def docker() -> Iterator[dict[str, str]]:
     with log.open("w") as output:
         # in a session of its own, so that Ctrl-C does not reach it before the run has removed its cluster
         engine = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    environment = {"DOCKER_HOST": address}
+    environment = {"DOCKER_HOST": address, "XDG_CACHE_HOME": str(cache.parent)}
     try:
         if not _answers(engine, environment):
             raise CannotRun(f"the Docker engine does not answer; log: {log}")
         yield environment
     finally:
         with signals_held():
-            engine.terminate()
-            try:
-                engine.wait(STOPS)
-            except subprocess.TimeoutExpired:
-                engine.kill()
-                engine.wait()
+            end(engine, STOPS)
             shutil.rmtree(folder)
             for cgroup in set(_cgroups()) - others:
                 cgroup.rmdir()
+
+
+def _end_left(folder: Path) -> None:
+    """End the engine of a run that was killed."""
+    with suppress(OSError, ValueError):
+        number = int((folder / "pid").read_text())
+        process = Path(f"/proc/{number}")
+        if (process / "comm").read_text().strip() == "dockerd":
+            say("ending the Docker engine of a run that was killed")
+            os.kill(number, signal.SIGTERM)
+            for look in eventually(within=STOPS):
+                with look:
+                    assert not process.exists(), f"dockerd {number} does not end"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Raises CannotRun if another process has such an engine on this machine."""
+    with (cache_folder() / "docker.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotRun("another process has a Docker engine of its own; try again when it has ended") from None
+        yield
 
 
 def _cgroups() -> list[Path]:
@@ -93,21 +117,15 @@ def _cgroups() -> list[Path]:
 def _answers(engine: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
     """Whether the engine answers before it ends and before the time is over."""
 
-    def asked() -> bool:
-        if engine.poll() is not None:
-            return False
-        done = subprocess.run(
-            ["docker", "version"], env={**os.environ, **environment}, capture_output=True, check=False
-        )
-        return done.returncode == 0
+    def answers() -> bool:
+        asked = subprocess.run(["docker", "version"], env=os.environ | environment, capture_output=True, check=False)
+        return asked.returncode == 0
 
-    waiting = Retrying(
-        stop=stop_after_delay(STARTS),
-        wait=wait_fixed(0.2),
-        retry=retry_if_result(lambda answered: not answered and engine.poll() is None),
-        retry_error_callback=lambda _: False,
-    )
-    return waiting(asked)
+    with suppress(AssertionError):
+        for look in eventually(within=STARTS):
+            with look:
+                assert engine.poll() is not None or answers()
+    return engine.poll() is None and answers()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -118,9 +136,9 @@ def main(arguments: Sequence[str]) -> int:
         prepare()
         os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", "measure.docker", INSIDE, *arguments])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    with docker() as environment:
+    with _alone(), docker() as environment:
         options = [option for option in arguments if option != INSIDE]
-        process = subprocess.Popen([ROOT / "verify", *options], env={**os.environ, **environment})
+        process = subprocess.Popen([ROOT / "verify", *options], env=os.environ | environment)
         try:
             return process.wait()
         except KeyboardInterrupt:
