@@ -18,6 +18,8 @@ from fixtures.manifests import FOLDER, load, load_all
 from fixtures.patience import patience
 from fixtures.waiting import eventually
 
+pytestmark = pytest.mark.starts_last
+
 POD, NAME = "kubectl/pod-definition.yaml", "myapp-pod"
 FILE = "pod-definition.yaml"
 SEVERAL = "pods/several-kinds.yaml"

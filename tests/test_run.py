@@ -712,9 +712,13 @@ def test_clients_that_cannot_be_removed_are_left_behind_whatever_else_is(
 
 
 ORDER = """
-@pytest.mark.xdist_group("cluster")
+@pytest.mark.starts_last
 @shows("a")
 def test_short(): pass
+
+@pytest.mark.xdist_group("cluster")
+@shows("a")
+def test_one_of_many(): pass
 
 @pytest.mark.starts_first
 @shows("a")
@@ -727,11 +731,11 @@ def test_long_in_a_group(): pass
 """
 
 
-def test_groups_of_tests_that_wait_long_start_first(sample: Sample) -> None:
+def test_groups_of_tests_that_wait_long_start_first_and_short_tests_last(sample: Sample) -> None:
     printed = sample(ORDER, "--verbose").printed
 
     begun = [line.partition("::")[2].split()[0] for line in printed.splitlines() if line.endswith("%]")]
-    assert begun == ["test_long_in_a_group", "test_long", "test_short"]
+    assert begun == ["test_long_in_a_group", "test_long", "test_one_of_many", "test_short"]
 
 
 SLOW = """
