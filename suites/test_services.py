@@ -1018,6 +1018,7 @@ def front_end(kube: Kube, inside: Inside) -> Fields:
 
 
 @pytest.mark.behavior("core-concepts/clusterip-joins-layers")
+@pytest.mark.starts_first
 def test_a_layer_is_scaled_and_replaced_behind_its_service(kube: Kube, front_end: Fields, inside: Inside) -> None:
     """Each layer knows the next one only by its Service's name. So no request fails when the back end's Pods change."""
     url = f"http://{front_end.spec.clusterIP}/{path_through('back-end', 'database')}"

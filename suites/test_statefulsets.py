@@ -311,6 +311,7 @@ def test_the_next_pod_reads_what_the_last_one_stored(kube: Kube, mongo_0: Fields
 
 
 @pytest.mark.behavior("state-and-ingress/claims-outlive-scaling")
+@pytest.mark.starts_first
 def test_a_pvc_outlives_scaling_and_the_statefulset(kube: Kube, mongo_0: Fields) -> None:
     """Scaling to zero and even deleting the StatefulSet keep the PVC, and the next mongo-0 finds its data again."""
     pvc = kube.get(PVC, PVC_OF_MONGO_0).metadata.uid

@@ -340,6 +340,7 @@ def replicas(shell: Shell) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.behavior("walkthroughs/objects-rollout")
+@pytest.mark.starts_first
 def test_a_new_image_and_the_way_back(kube: Kube, shell: Shell) -> None:
     """Section 4.2: a new image is a new ReplicaSet and a revision; undo gives the Pods back to the first ReplicaSet."""
     shell.write(DEPLOYMENT)
@@ -516,6 +517,7 @@ def game(kube: Kube, shell: Shell, inside: Inside) -> str:
 
 
 @pytest.mark.behavior("walkthroughs/state-and-ingress-game")
+@pytest.mark.starts_first
 def test_the_game_keeps_its_score(kube: Kube, shell: Shell, inside: Inside, game: str) -> None:
     """A forwarded port leads to the game; its score outlives mongo-0; ten front ends are one line away."""
     with shell.forward("kubectl port-forward svc/pacman 9090:80 -n pacman") as ask:
