@@ -54,6 +54,7 @@ class StubCluster:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or each answer waits 40 ms for the caller to acknowledge its headers
 
             def _serve(self) -> None:
                 text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
