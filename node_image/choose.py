@@ -29,7 +29,7 @@ def choose(engine: Engine, name: str | None, say: Say, install: bool) -> tuple[s
         return PUBLIC_NODE_IMAGE, "kind's own, already on this machine"
     if _registry_answers(engine):
         return PUBLIC_NODE_IMAGE, "kind's own: its registry answers"
-    say("no container registry answers: building a node image from source, which takes up to 20 minutes the first time")
+    say("no container registry answers: building a node image from source, which takes 5 to 12 minutes the first time")
     return build(engine, say, install), "built from source: no container registry answers"
 
 
