@@ -49,6 +49,20 @@ GO_ENVIRONMENT = {
 GO_MEMORY = {"GOGC": "800"}
 """The compiler may use more memory before it collects garbage, which saves a sixth of its time. No input: it makes the same."""
 
+PROGRAMS = {
+    "kubernetes": {"kube": "./cmd/kube"},
+    "etcd": {
+        "etcd": "go.etcd.io/etcd/server/v3",
+        "etcdctl": "go.etcd.io/etcd/etcdctl/v3",
+        "etcdutl": "go.etcd.io/etcd/etcdutl/v3",
+    },
+    "coredns": {"coredns": "."},
+    "flannel": {"flanneld": "github.com/flannel-io/flannel"},
+    "local-path": {"local-path-provisioner": "github.com/rancher/local-path-provisioner"},
+    "contour": {"contour": "github.com/projectcontour/contour/cmd/contour"},
+}
+"""What is compiled of each component: file names and packages."""
+
 AGNHOST = "k8s.io/kubernetes/test/images/agnhost"
 
 
@@ -63,28 +77,15 @@ def compiled_steps() -> list[Step]:
     Versions of modules that several components use are the same in their go.mod files, as far as the components allow.
     """
     return [
-        _go_step("kubernetes", {"kube": "./cmd/kube"}, _kubernetes_version()),
+        _go_step("kubernetes", _kubernetes_version()),
         _agnhost_step(),
         _pause_step(),
-        _go_step("etcd", {name: f"go.etcd.io/etcd/{folder}/v3" for name, folder in _ETCD.items()}),
-        _go_step("coredns", {"coredns": "."}),
+        _go_step("etcd"),
+        _go_step("coredns"),
         # some of flannel's backends are in C; static, because it runs on another Debian than the one that compiles it
-        _go_step(
-            "flannel",
-            {"flanneld": "github.com/flannel-io/flannel"},
-            {"github.com/flannel-io/flannel/pkg/version.Version": f"v{versions.FLANNEL}"},
-            cgo=True,
-        ),
-        _go_step(
-            "local-path",
-            {"local-path-provisioner": "github.com/rancher/local-path-provisioner"},
-            {"main.VERSION": f"v{versions.LOCAL_PATH}"},
-        ),
-        _go_step(
-            "contour",
-            {"contour": "github.com/projectcontour/contour/cmd/contour"},
-            {"github.com/projectcontour/contour/internal/build.Version": f"v{versions.CONTOUR}"},
-        ),
+        _go_step("flannel", {"github.com/flannel-io/flannel/pkg/version.Version": f"v{versions.FLANNEL}"}, cgo=True),
+        _go_step("local-path", {"main.VERSION": f"v{versions.LOCAL_PATH}"}),
+        _go_step("contour", {"github.com/projectcontour/contour/internal/build.Version": f"v{versions.CONTOUR}"}),
     ]
 
 
@@ -92,6 +93,7 @@ def fetched_steps() -> list[Step]:
     """The steps that download and unpack. They use little of a processor, so they run beside those that compile."""
     return [
         _root_step("node", BASE, NODE_PACKAGES, HERE / "node" / "debian.sh", {}),
+        _modules_step(),
         _root_step(
             "debian",
             BASE,
@@ -121,9 +123,6 @@ def conformance_step() -> Step:
     return Step("conformance", make, [" ".join(tests), " ".join(ginkgo), str(GO_ENVIRONMENT)], [module])
 
 
-_ETCD = {"etcd": "server", "etcdctl": "etcdctl", "etcdutl": "etcdutl"}
-
-
 def _kubernetes_version() -> dict[str, str]:
     """The variables that hold the version of Kubernetes' programs and clients."""
     major, minor, _ = versions.KUBERNETES.split(".")
@@ -137,15 +136,10 @@ def _kubernetes_version() -> dict[str, str]:
     return {f"{package}.{name}": value for package in packages for name, value in values.items()}
 
 
-def _go_step(
-    name: str, programs: Mapping[str, str], values: Mapping[str, str] | None = None, *, cgo: bool = False
-) -> Step:
-    """Compile a component's programs (file name to package); its go.mod and go.sum pin every module.
-
-    `values` are string variables set at link time.
-    """
+def _go_step(name: str, values: Mapping[str, str] | None = None, *, cgo: bool = False) -> Step:
+    """Compile a component's programs; its go.mod and go.sum pin every module. `values` are string variables set at link time."""
     module = HERE / name
-    commands = [_compile(file, package, values or {}, static=cgo) for file, package in programs.items()]
+    commands = [_compile(file, package, values or {}, static=cgo) for file, package in PROGRAMS[name].items()]
 
     def make(out: Path, runner: Runner) -> None:
         for command in commands:
@@ -153,6 +147,17 @@ def _go_step(
 
     inputs = [*(" ".join(command) for command in commands), str(GO_ENVIRONMENT), f"cgo={cgo}"]
     return Step(name, make, inputs, [module])
+
+
+def _modules_step() -> Step:
+    """Download, while Kubernetes is compiled, the modules that the components after it need. Go has them in its own cache."""
+    later = {name: programs for name, programs in PROGRAMS.items() if name != "kubernetes"}
+
+    def make(out: Path, runner: Runner) -> None:
+        for name, programs in later.items():
+            _go(runner, HERE / name, ["list", "-deps", *programs.values()], cgo=True)
+
+    return Step("modules", make, [str(later)], [HERE / name / "go.mod" for name in later])
 
 
 def _compile(file: str, package: str, values: Mapping[str, str], *, static: bool = False) -> list[str]:
