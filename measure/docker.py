@@ -33,6 +33,9 @@ RUNTIME = ROOT / "measure" / "runc-with-fewer-capabilities"
 INSIDE = "--inside"
 """The option with which this program starts itself again in the network namespace."""
 
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where a Docker engine makes a group for its containers, on cgroup v1 one in each hierarchy."""
+
 STARTS, STOPS = 60, 60
 """Seconds within which the engine must answer, and must have ended its containers and itself."""
 
@@ -68,7 +71,6 @@ def docker() -> Iterator[dict[str, str]]:
     command += ["--pidfile", f"{folder}/pid"]
     if not may_raise_limits():
         command += ["--add-runtime", f"less={RUNTIME}", "--default-runtime", "less"]
-    others = set(_cgroups())
     with log.open("w") as output:
         # in a session of its own, so that Ctrl-C does not reach it before the run has removed its cluster
         engine = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
@@ -81,8 +83,9 @@ def docker() -> Iterator[dict[str, str]]:
         with signals_held():
             end(engine, STOPS)
             shutil.rmtree(folder)
-            for cgroup in set(_cgroups()) - others:
-                cgroup.rmdir()
+            for cgroup in [*CGROUPS.glob("docker"), *CGROUPS.glob("*/docker")]:
+                with suppress(OSError):  # another engine's containers are below it
+                    cgroup.rmdir()
 
 
 def _end_left(folder: Path) -> None:
@@ -107,11 +110,6 @@ def _alone() -> Iterator[None]:
         except BlockingIOError:
             raise CannotRun("another process has a Docker engine of its own; try again when it has ended") from None
         yield
-
-
-def _cgroups() -> list[Path]:
-    """The cgroups above the containers of a Docker engine, on cgroup v1 one in each hierarchy."""
-    return [*Path("/sys/fs/cgroup").glob("docker"), *Path("/sys/fs/cgroup").glob("*/docker")]
 
 
 def _answers(engine: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
