@@ -66,9 +66,12 @@ def etcd(api: Api) -> list[Fields]:
 @pytest.fixture
 def bare_etcdctl(api: Api, etcd: list[Fields]) -> Callable[..., Output]:
     """`bare_etcdctl("get", key)`: run etcdctl in the control plane's etcd Pod. Tests only read."""
-    ready = next((pod for pod in etcd if is_ready(pod)), None)
-    assert ready is not None, "no etcd Pod of the control plane is Ready"
-    return lambda *command: Kube(api, "kube-system").exec(ready.metadata.name, "etcdctl", *command)
+    # on a busy machine the kubelet's probe of etcd may come too late for some seconds
+    for look in eventually(within=patience.etcd_answers):
+        with look:
+            ready = next((pod.metadata.name for pod in static_pods(api, "etcd") if is_ready(pod)), "")
+            assert ready, "no etcd Pod of the control plane is Ready"
+    return lambda *command: Kube(api, "kube-system").exec(ready, "etcdctl", *command)
 
 
 @pytest.fixture
