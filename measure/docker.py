@@ -40,16 +40,24 @@ STARTS, STOPS = 60, 60
 """Seconds within which the engine must answer, and must have ended its containers and itself."""
 
 
-def prepare() -> None:
-    """Install, download and compile what a run needs of the network. Raises CannotRun."""
+def prepare(install: bool) -> None:
+    """Install (as far as allowed), download and compile what a run needs of the network. Raises CannotRun."""
     if os.geteuid() != 0:
         raise CannotRun("a Docker engine in a network namespace of its own needs root")
-    packages = {"dockerd": "docker.io", "ip": "iproute2", "iptables": "iptables", "unshare": "util-linux"}
+    packages = {
+        "dockerd": "docker.io",
+        "docker": "docker.io",
+        "ip": "iproute2",
+        "iptables": "iptables",
+        "unshare": "util-linux",
+    }
     if missing := {package for program, package in packages.items() if not shutil.which(program)}:
-        install_packages(missing, "a Docker engine of its own needs more packages", True, say)
-    kinds.find(True, say)
-    subprocess.run([ROOT / "verify", "--list-images"], stdout=subprocess.DEVNULL, check=True)  # makes its environment
-    fetch_and_compile(say)
+        install_packages(missing, "a Docker engine of its own needs more packages", install, say)
+    kinds.find(install, say)
+    # makes its environment; a line on stderr says why it cannot
+    if subprocess.run([ROOT / "verify", "--list-images"], stdout=subprocess.DEVNULL, check=False).returncode:
+        raise CannotRun("./verify cannot start")
+    fetch_and_compile(say, install)
 
 
 @contextmanager
@@ -128,10 +136,10 @@ def _answers(engine: subprocess.Popen[bytes], environment: dict[str, str]) -> bo
 
 def main(arguments: Sequence[str]) -> int:
     """Prepare, enter a network namespace, start the engine, run ./verify on it, and stop it."""
-    if "--keep" in arguments:
-        raise CannotRun("--keep: the cluster goes with its Docker engine", USAGE)
+    if refused := {option.partition("=")[0] for option in arguments} & {"--keep", "--remove", "--context"}:
+        raise CannotRun(f"{min(refused)}: the cluster is made on a Docker engine of its own, and goes with it", USAGE)
     if INSIDE not in arguments:
-        prepare()
+        prepare("--no-install" not in arguments)
         os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", "measure.docker", INSIDE, *arguments])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with _alone(), docker() as environment:

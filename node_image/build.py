@@ -61,11 +61,11 @@ def build(engine: Engine, say: Say, install: bool = True) -> str:
     return name
 
 
-def fetch_and_compile(say: Say) -> None:
+def fetch_and_compile(say: Say, install: bool) -> None:
     """Do all of a build that needs the network. After that an engine without a network can have its image."""
     cache = cache_folder() / "node-image"
     with lock(cache, say):
-        _outputs(cache, True, say)
+        _outputs(cache, install, say)
 
 
 def image_name(steps: Mapping[str, Step] | None = None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from machine.exits import USAGE, CannotRun
+from machine.progress import Say
 from measure import docker
 
 CAPABILITIES = {
@@ -62,8 +63,24 @@ def test_other_commands_of_runc_are_passed_on(runc: Path) -> None:
     assert runc.read_text() == "state ID\n"
 
 
-def test_a_cluster_cannot_outlive_its_engine() -> None:
-    with pytest.raises(CannotRun, match="--keep") as stop:
-        docker.main(["--keep"])
+@pytest.mark.parametrize("options", [["--keep"], ["--remove"], ["--context", "mine"], ["--context=mine"]])
+def test_options_for_other_clusters_are_refused(options: list[str]) -> None:
+    with pytest.raises(CannotRun, match=options[0].partition("=")[0]) as stop:
+        docker.main(options)
 
     assert stop.value.exit_code == USAGE
+
+
+@pytest.mark.parametrize(("options", "may"), [(["--no-install"], False), ([], True)])
+def test_only_with_leave_is_anything_installed(monkeypatch: pytest.MonkeyPatch, options: list[str], may: bool) -> None:
+    def asked(packages: set[str], why: str, install: bool, say: Say) -> None:
+        raise CannotRun(f"{sorted(packages)} {install}")
+
+    monkeypatch.setattr("shutil.which", lambda program: None if program == "dockerd" else program)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(docker, "install_packages", asked)
+
+    with pytest.raises(CannotRun) as stop:
+        docker.main(options)
+
+    assert str(stop.value) == f"['docker.io'] {may}"
