@@ -22,6 +22,7 @@ from machine.engine import Engine
 from machine.exits import CannotRun
 from machine.steps import Runner, Step, duration, lock, perform, perform_lanes, prune
 from measure import conformance
+from node_image import assemble as assembling
 from node_image import choose as choosing
 from node_image import components, images, layers, oci, tars, versions
 from node_image.build import image_name
@@ -256,7 +257,9 @@ def test_components_share_what_they_compile() -> None:
     for component in ("kubernetes", "etcd", "coredns", "flannel", "local-path"):
         text = (HERE / component / "go.mod").read_text()
         replaced: dict[str, str] = dict(re.findall(r"^\t(\S+) => \S+ (\S+)$", text, re.MULTILINE))
-        for module, version in re.findall(r"^(?:require )?\t?(\S+) (v\S+)(?: // indirect)?$", text, re.MULTILINE):
+        required = re.findall(r"^(?:require )?\t?(\S+) (v\S+)(?: // indirect)?$", text, re.MULTILINE)
+        assert "golang.org/x/net" in dict(required), f"{component}/go.mod was not understood"
+        for module, version in required:
             versions_of[module].add(replaced.get(module, version))
 
     differ = {module for module, versions in versions_of.items() if len(versions) > 1}
@@ -285,6 +288,28 @@ def test_a_plugin_deletes_only_once(tmp_path: Path, command: str, namespace: str
     done = subprocess.run([tmp_path / "once" / "ptp"], env=environment, input="{}", capture_output=True, text=True)
 
     assert (done.returncode, done.stdout) == (0, "{}" if started else "")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        ("unable to apply caps: operation not permitted", "CAP_SYS_RESOURCE"),
+        ("no space left on device", "no space left"),
+    ],
+)
+def test_an_engine_that_refuses_a_privileged_container_lacks_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: str, said: str
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\ncat >/dev/null\n[ "$1" != run ] || {{ echo "{refusal}" >&2; exit 125; }}\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(assembling, "_write", lambda *_: None)
+    outputs = {name: tmp_path / name for name in components.all_steps()}
+    runner = Runner("image", tmp_path / "log", lambda line: None)
+
+    with pytest.raises(CannotRun, match=f"image: .*{said}.*; log: "):
+        assembling.assemble(Engine("docker"), "localhost/node:1", outputs, tmp_path, runner)
 
 
 def test_no_placeholder_is_left_in_the_image() -> None:
