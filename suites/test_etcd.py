@@ -66,7 +66,7 @@ def etcd(api: Api) -> list[Fields]:
 @pytest.fixture
 def bare_etcdctl(api: Api, etcd: list[Fields]) -> Callable[..., Output]:
     """`bare_etcdctl("get", key)`: run etcdctl in the control plane's etcd Pod. Tests only read."""
-    # on a busy machine the kubelet's probe of etcd may come too late for some seconds
+    # with both cores busy it was once seen not Ready for a moment
     for look in eventually(within=patience.etcd_answers):
         with look:
             ready = next((pod.metadata.name for pod in static_pods(api, "etcd") if is_ready(pod)), "")
