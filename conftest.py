@@ -6,7 +6,7 @@ import pytest
 pytest.register_assert_rewrite("fixtures")
 
 pytest_plugins = [
-    "runner.catalogue",
+    "runner.agreement",
     "runner.options",
     "runner.every_test",
     "fixtures.retried",

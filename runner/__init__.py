@@ -1,1 +1,1 @@
-"""The parts of one run: its options, its cluster, the catalogue, verdicts, evidence, reports."""
+"""The parts of one run: its options, its cluster, verdicts, evidence, reports."""

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.patience import patience
-from runner.catalogue import SUITES, shown_by, test_id
+from lessons.catalogue import SUITES, test_id
+from runner.agreement import shown_by
 
 #: The environment variable that names the file into which a process that only collects writes the tests.
 WRITE_TO = "KUBEHAVE_COLLECTED"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lessons.catalogue import SUITES
 from machine.exits import USAGE, CannotRun
-from runner.catalogue import SUITES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from runner.verdicts import INCONCLUSIVE
+from lessons.verdict_names import INCONCLUSIVE
 
 BEHAVIORS, JUNIT, PREVIOUS = "behaviors.json", "junit.xml", "previous"
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runner.catalogue import NEEDS, TOPICS, WALKTHROUGHS, catalogue
+from lessons.catalogue import NEEDS, TOPICS, WALKTHROUGHS, catalogue
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from lessons.catalogue import NEEDS, TOPICS, Behavior, catalogue, parse
+from lessons.catalogue import test_id as id_without_group
+from runner.agreement import FIXTURES_NEED, disagreements, undeclared
 from runner.capabilities import CHECKS
-from runner.catalogue import FIXTURES_NEED, NEEDS, TOPICS, Behavior, catalogue, disagreements, parse, undeclared
-from runner.catalogue import test_id as id_without_group
 
 ENTRY = {"id": "objects/a", "topic": "pods", "says": "It does.", "observe": "that it does"}
 

@@ -10,6 +10,7 @@ import yaml
 
 from fixtures.api import Api
 from fixtures.kube import Kube
+from lessons.catalogue import Behavior, catalogue
 from machine import kind as kinds
 from machine.exits import CannotRun
 from measure.foreign import __main__ as command
@@ -20,7 +21,6 @@ from measure.foreign.play import Result
 from measure.foreign.rows import ROWS
 from measure.foreign.unchanged import Snapshot, changes, cluster_scoped, reduced
 from runner import rbac
-from runner.catalogue import Behavior, catalogue
 
 # --- before and after
 

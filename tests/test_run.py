@@ -32,9 +32,9 @@ ROOT = Path(__file__).parent.parent
 #: The project's conftest.py, with another catalogue and other suites.
 CONFTEST = f"""
 from pathlib import Path
-import runner.catalogue
-runner.catalogue.SUITES = Path(__file__).parent / "suites"
-runner.catalogue.FOLDER = Path(__file__).parent / "behaviors"
+import lessons.catalogue
+lessons.catalogue.SUITES = Path(__file__).parent / "suites"
+lessons.catalogue.FOLDER = Path(__file__).parent / "behaviors"
 exec(Path({str(ROOT / "conftest.py")!r}).read_text())
 """
 

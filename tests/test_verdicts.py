@@ -6,10 +6,11 @@ import pytest
 
 from fixtures.api import ApiRefusal
 from fixtures.inconclusive import Inconclusive, NotObserved
+from lessons.catalogue import Behavior
+from lessons.verdict_names import summary
 from machine.exits import BROKEN, HOLDS, NOTHING
-from runner.catalogue import Behavior
 from runner.evidence import IMAGE_MISSING, POD_REFUSED
-from runner.verdicts import Ledger, TestResult, judge, summary
+from runner.verdicts import Ledger, TestResult, judge
 
 CATALOGUE = {
     name: Behavior(name, "pods", "It does.", "that it does", planned=name.endswith("planned"))

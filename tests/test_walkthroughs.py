@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.catalogue import WALKTHROUGHS, catalogue
+from lessons.catalogue import WALKTHROUGHS, catalogue
 
 #: The consoles of the suite. The arguments of their calls are what is typed.
 CONSOLES = {"shell", "console"}

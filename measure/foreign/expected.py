@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runner.catalogue import Behavior
-from runner.verdicts import BROKEN, HOLDS, IN_PART, INCONCLUSIVE, NOT_OBSERVED, PLANNED
+from lessons.catalogue import Behavior
+from lessons.verdict_names import BROKEN, HOLDS, IN_PART, INCONCLUSIVE, NOT_OBSERVED, PLANNED
 
 #: The verdicts, in the order of a table's columns.
 VERDICTS = (HOLDS, BROKEN, NOT_OBSERVED, INCONCLUSIVE, IN_PART, PLANNED)

@@ -17,11 +17,11 @@ from pathlib import Path
 from fixtures.api import Api
 from fixtures.patience import patience
 from fixtures.waiting import eventually
+from lessons.catalogue import catalogue
 from machine.progress import Say
 from measure.foreign.cluster import Foreign
 from measure.foreign.expected import Expected, counts, differences
 from measure.foreign.unchanged import Snapshot, changes, snapshot
-from runner.catalogue import catalogue
 
 ROOT = Path(__file__).parent.parent.parent
 
