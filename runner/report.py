@@ -1,4 +1,4 @@
-"""The folder of a run's report: behaviors.json and junit.xml, and in previous/ the last ones that had verdicts."""
+"""The folder of a run's report, and in previous/ the last report that had verdicts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 from lessons.verdict_names import INCONCLUSIVE
+from runner.evidence_files import EVIDENCE
 
 BEHAVIORS, JUNIT, PREVIOUS = "behaviors.json", "junit.xml", "previous"
+PAGE, SUMMARY = "index.html", "summary.md"
+
+#: All that a run writes into its folder. The script `environment` knows it, too.
+PARTS = (BEHAVIORS, JUNIT, PAGE, SUMMARY, EVIDENCE)
 
 
 class Report:
@@ -39,11 +44,14 @@ class Report:
             previous = self.folder / PREVIOUS
             shutil.rmtree(previous, ignore_errors=True)
             previous.mkdir(parents=True)
-            for name in (BEHAVIORS, JUNIT):
+            for name in PARTS:
                 if (self.folder / name).exists():
                     os.replace(self.folder / name, previous / name)
-        for name in (BEHAVIORS, JUNIT):
-            (self.folder / name).unlink(missing_ok=True)
+        for name in PARTS:
+            if (self.folder / name).is_dir():
+                shutil.rmtree(self.folder / name)
+            else:
+                (self.folder / name).unlink(missing_ok=True)
 
     def write(self, **parts: Any) -> None:
         """Write behaviors.json completely, or not at all: `{"run": {...}, "behaviors": [...], "tests": {...}}`."""
@@ -53,11 +61,11 @@ class Report:
         """Write the same on one line, which is ten times as fast."""
         self._write(json.dumps(parts, ensure_ascii=False))
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, name: str = BEHAVIORS) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        attempt = self.folder / f".{BEHAVIORS}.{os.getpid()}"
-        attempt.write_text(text + "\n", encoding="utf-8")
-        os.replace(attempt, self.folder / BEHAVIORS)
+        attempt = self.folder / f".{name}.{os.getpid()}"
+        attempt.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        os.replace(attempt, self.folder / name)
 
 
 def mark_inconclusive_as_errors(junit: Path) -> None:

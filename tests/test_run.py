@@ -5,6 +5,7 @@ A run takes the machine about a second, so tests about the same run share it.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from typing import IO, Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from fixtures.api import Api, Connection
 from machine.engine import Engine
@@ -302,6 +304,62 @@ def test_a_missing_image_is_inconclusive_and_its_reason_has_the_remedy(tmp_path:
     assert run.verdicts() == {"called": "inconclusive", "set-up": "inconclusive"}
     assert run.reason("called").startswith(f"{why}./verify --list-images; assert [Pod web] == []")
     assert run.reason("set-up").startswith(f"{why}./verify --list-images; assert [Pod web] == []")
+
+
+WITH_A_SECRET = """
+from fixtures.api import refused
+
+@shows("shown")
+def test_shown(kube, capsys):
+    password = kube.get("Secret", "planted").data["password"]
+    print(password)
+    assert password == "another one"
+
+@shows("refused")
+def test_refused(kube):
+    kube.get("Secret", "planted")
+    with refused(409):
+        kube.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}})
+    raise RuntimeError("planted-by-the-test")
+"""
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """A run whose tests read a Secret and fail. The Secret's password is also in a refusal and in a Pod's environment."""
+    folder, cluster = tmp_path_factory.mktemp("planted"), StubCluster()
+    password = base64.b64encode(b"planted-by-the-test").decode()
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "planted"}, "data": {"password": password}}
+    container = {"name": "web", "image": "nginx:1", "env": [{"name": "PASSWORD", "value": "planted-by-the-test"}]}
+    cluster.secrets = [secret]
+    cluster.pods = [{"metadata": {"name": "web"}, "spec": {"containers": [container]}, "status": {"phase": "Pending"}}]
+    cluster.creates["Pod"] = 409, {"message": "planted-by-the-test is taken"}
+    write_sample(folder, WITH_A_SECRET, {})
+    run = ended(folder, start(folder, cluster.address))
+    cluster.close()
+    return run
+
+
+def test_a_secrets_data_is_in_no_report(planted: Ended) -> None:
+    texts = {path.name: path.read_text() for path in planted.report.rglob("*") if path.is_file()}
+
+    assert planted.verdicts() == {"shown": "broken", "refused": "inconclusive"}
+    assert {"behaviors.json", "junit.xml", "objects.yaml"} <= texts.keys()
+    assert "(hidden) is taken" in texts["behaviors.json"]
+    assert "value: (hidden)" in texts["objects.yaml"]
+    for text in (*texts.values(), planted.printed):
+        assert "planted-by-the-test" not in text
+        assert base64.b64encode(b"planted-by-the-test").decode() not in text
+
+
+def test_a_failed_test_leaves_what_its_namespace_held(planted: Ended) -> None:
+    folder = planted.report / planted.json["tests"]["suites/test_sample.py::test_shown"]["evidence"]
+
+    assert folder.parent.name == "evidence"
+    (pod,) = [it for it in yaml.safe_load_all((folder / "objects.yaml").read_text()) if it["kind"] == "Pod"]
+    assert pod["status"] == {"phase": "Pending"}
+    assert (folder / "nodes.yaml").exists()
+    assert (folder / "events.txt").exists()
 
 
 CHOICE = """
