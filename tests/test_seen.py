@@ -41,6 +41,12 @@ def test_a_made_object_that_is_no_longer_there_is_gone() -> None:
     assert seen.lines() == ["Pod web: gone"]
 
 
+def test_the_answer_to_a_binding_is_no_object() -> None:
+    seen.made(Fields.of({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Success"}))
+
+    assert seen.lines() == []
+
+
 def test_equal_answers_are_counted() -> None:
     for status in ("200", "200", "503"):
         seen.answered("GET http://web", status)
