@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -25,6 +26,7 @@ def _environment() -> Environment:
     )
     environment.filters["css_class"] = css_class
     environment.filters["seconds"] = seconds
+    environment.filters["prose"] = prose
     return environment
 
 
@@ -39,6 +41,11 @@ def seconds(number: float) -> str:
         return f"{number:.1f} s"
     whole = round(number)
     return f"{whole} s" if whole < 100 else f"{whole // 60}:{whole % 60:02} min"
+
+
+def prose(text: str) -> Markup:
+    """A text in which `backticks` mark code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def render(template: str, script: str | None = None, **values: Any) -> str:
