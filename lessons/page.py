@@ -22,6 +22,9 @@ from machine import exits
 #: What the page calls a behavior of the catalogue that the run did not choose, and a chosen test that did not begin.
 NOT_CHOSEN, DID_NOT_RUN = "not chosen", "did not run"
 
+#: The ids of more behaviors than these that share a reason open with a click.
+MANY = 12
+
 #: What a verdict means, in the order of the legend.
 MEANINGS = {
     HOLDS: "every test of it ran and passed",
@@ -206,6 +209,7 @@ def page(report: Report) -> str:
         failures=failures,
         failure_of={failure.result.id: failure.anchor for failure in failures},
         few=FEW,
+        many=MANY,
         frequent=_frequent(failures),
         shared=_shared(entries),
         times=times,

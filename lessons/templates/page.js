@@ -45,7 +45,6 @@ function reveal() {
   }
   for (let it = target; it; it = it.parentElement) if (it.matches("details")) it.open = true;
   target.scrollIntoView();
-  if (target.matches("details")) target.querySelector("summary").focus({preventScroll: true});
 }
 
 // What is printed elsewhere is copied when it is opened here.

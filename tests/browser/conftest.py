@@ -13,6 +13,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from tests.browser.install import CHROMIUM
 from tests.test_page import few  # noqa: F401
 
+#: Chromium refuses to run as root with its sandbox, and in a container /dev/shm may be too small for it.
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage"]
+
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -26,7 +29,7 @@ def browser() -> Iterator[Browser]:
             pytest.fail(why)
         pytest.skip(why)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         browser.close()
 

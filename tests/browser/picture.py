@@ -10,6 +10,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from lessons.page import page
+from tests.browser.conftest import FLAGS
 from tests.browser.install import CHROMIUM
 from tests.test_page import stored
 
@@ -24,7 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         html = Path(folder) / "index.html"
         html.write_text(page(stored("whole")), encoding="utf-8")
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         window = browser.new_page(viewport={"width": 1160, "height": 1000})
         window.goto(html.as_uri())
         window.screenshot(path=FILE)

@@ -13,12 +13,7 @@ from playwright.sync_api import Page
 from lessons.catalogue import TOPICS, WALKTHROUGHS, catalogue
 from lessons.page import page as page_of
 from tests.browser.conftest import NARROW, WIDE, Opened
-from tests.test_page import part_of, shown
-
-#: A behavior in the middle of the page.
-SOME = "services/load-balancer"
-
-KINDS = ["whole", "failures", "interrupted", "empty", "foreign", "book"]
+from tests.test_page import ALL, html_of, part_of
 
 
 def visible(page: Page) -> list[str]:
@@ -27,16 +22,16 @@ def visible(page: Page) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_page_opens_without_a_request_or_an_error(opened: Opened, name: str) -> None:
-    page = opened(shown(name).html)
+    page = opened(html_of(name))
 
     assert page.locator("h1").is_visible()
 
 
 @pytest.mark.parametrize("name", ["whole", "book"])
 def test_without_javascript_everything_is_there_and_nothing_that_needs_it(opened: Opened, name: str) -> None:
-    page = opened(shown(name).html, script=False)
+    page = opened(html_of(name), script=False)
 
     assert page.locator(".entry").count() == len(catalogue())
     assert page.locator("#search, #toggle, .choice").locator("visible=true").count() == 0
@@ -47,8 +42,17 @@ def test_without_javascript_everything_is_there_and_nothing_that_needs_it(opened
     assert page.locator("[id='objects/pod-from-yaml'] > .body").is_visible()
 
 
+def test_on_paper_everything_is_open(opened: Opened, few: list[str]) -> None:
+    page = opened(page_of(part_of("failures", few)), script=False)
+
+    page.emulate_media(media="print")
+
+    assert page.locator("pre").count() > 3
+    assert page.locator("pre").locator("visible=true").count() == page.locator("pre").count()
+
+
 def test_the_search_looks_at_claims_and_at_code(opened: Opened) -> None:
-    page = opened(shown("whole").html)
+    page = opened(html_of("whole"))
 
     page.fill("#search", "externalTrafficPolicy")
 
@@ -60,10 +64,10 @@ def test_the_search_looks_at_claims_and_at_code(opened: Opened) -> None:
 
 
 def test_a_filter_hides_a_verdict_and_the_topics_that_have_no_other(opened: Opened) -> None:
-    page = opened(shown("foreign").html)
+    page = opened(html_of("foreign"))
     before = visible(page)
 
-    page.get_by_label("holds").uncheck()
+    page.locator("#filter").get_by_label("holds").uncheck()
 
     after = visible(page)
     assert 0 < len(after) < len(before)
@@ -73,7 +77,7 @@ def test_a_filter_hides_a_verdict_and_the_topics_that_have_no_other(opened: Open
 
 
 def test_the_order_switches_between_topics_and_documents(opened: Opened) -> None:
-    page = opened(shown("whole").html)
+    page = opened(html_of("whole"))
     by_topic = sorted(catalogue().values(), key=lambda it: TOPICS.index(it.topic))
     assert visible(page) == [it.id for it in by_topic]
 
@@ -92,7 +96,7 @@ def test_the_order_switches_between_topics_and_documents(opened: Opened) -> None
 
 
 def test_a_link_opens_what_it_leads_to_even_if_a_filter_hides_it(opened: Opened) -> None:
-    page = opened(shown("whole").html)
+    page = opened(html_of("whole"))
     page.fill("#search", "no such words")
     assert visible(page) == []
 
@@ -103,28 +107,32 @@ def test_a_link_opens_what_it_leads_to_even_if_a_filter_hides_it(opened: Opened)
 
 
 def test_an_address_with_a_behavior_opens_it(opened: Opened) -> None:
-    page = opened(shown("whole").html, part="#objects/pod-from-yaml")
+    page = opened(html_of("whole"), part="#objects/pod-from-yaml")
 
     assert page.locator("[id='objects/pod-from-yaml'] > .body").is_visible()
-    assert page.evaluate("document.activeElement.parentElement.id") == "objects/pod-from-yaml"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('.entry').id") == "objects/pod-from-yaml"
 
 
 def test_what_is_printed_elsewhere_is_copied_where_it_is_opened(opened: Opened) -> None:
-    page = opened(shown("whole").html)
+    page = opened(html_of("whole"))
     page.click("#toggle")
 
     copy = page.locator(".test[data-copy]").first
-    source = copy.get_attribute("data-copy")
+    source = page.locator(f"[id='{copy.get_attribute('data-copy')}']")
+    copy.evaluate("it => it.classList.add('copied')")
+
     copy.locator("summary").first.click()
 
-    same = page.locator(f"[id='{source}'] > .body > pre").inner_text()
-    assert same in page.locator(".test[open] > .body > pre").all_inner_texts()
+    code = page.locator(".copied > .body > pre")
+    code.wait_for()
+    assert code.text_content() == source.locator("> .body > pre").text_content()
     ids = page.eval_on_selector_all("[id]", "all => all.map(it => it.id)")
     assert len(ids) == len(set(ids))
 
 
 def test_a_bar_of_the_timeline_leads_to_its_behavior(opened: Opened) -> None:
-    page = opened(shown("whole").html)
+    page = opened(html_of("whole"))
     bar = page.locator(".timeline a").nth(20)
 
     bar.locator(".call").click(force=True)
@@ -157,17 +165,23 @@ def test_the_keyboard_reaches_everything_and_opens_it(opened: Opened, few: list[
     assert page.locator(".entry > .body").first.is_visible()
 
 
-LOOKS: list[tuple[str, dict[str, Any]]] = [
-    ("light", {"size": WIDE}),
-    ("dark", {"size": WIDE, "dark": True}),
-    ("narrow", {"size": NARROW}),
-    ("narrow-dark", {"size": NARROW, "dark": True}),
-]
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"size": WIDE},
+    "dark": {"size": WIDE, "dark": True},
+    "narrow": {"size": NARROW},
+}
 
 
-@pytest.mark.parametrize(("name", "how"), LOOKS)
-@pytest.mark.parametrize("kind", ["failures", "foreign"])
-def test_axe_finds_nothing(opened: Opened, few: list[str], kind: str, name: str, how: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("failures", LOOKS["light"]),
+        ("failures", LOOKS["dark"]),
+        ("failures", LOOKS["narrow"]),
+        ("foreign", LOOKS["light"]),
+    ],
+)
+def test_axe_finds_nothing(opened: Opened, few: list[str], kind: str, how: dict[str, Any]) -> None:
     page = opened(page_of(part_of(kind, few)), **how)
     page.click("#toggle")
     for one in page.locator("details:not([open]) > summary").all():
@@ -179,16 +193,16 @@ def test_axe_finds_nothing(opened: Opened, few: list[str], kind: str, name: str,
     assert found.violations_count == 0, found.generate_report()
 
 
-@pytest.mark.parametrize(("name", "how"), LOOKS[:3])
-@pytest.mark.parametrize("kind", ["whole", "failures"])
-def test_a_page_is_not_wider_than_its_window(
-    opened: Opened, tmp_path: Path, kind: str, name: str, how: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(
+    ("kind", "look"), [("whole", "light"), ("whole", "dark"), ("whole", "narrow"), ("failures", "narrow")]
+)
+def test_a_page_is_not_wider_than_its_window(opened: Opened, tmp_path: Path, kind: str, look: str) -> None:
     """It also takes pictures, which KUBEHAVE_SCREENSHOTS=FOLDER keeps."""
-    page = opened(shown(kind).html, **how)
+    how = LOOKS[look]
+    page = opened(html_of(kind), **how)
     folder = Path(os.environ.get("KUBEHAVE_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
 
-    page.screenshot(path=folder / f"{kind}-{name}.png")
+    page.screenshot(path=folder / f"{kind}-{look}.png")
 
     assert page.evaluate("document.documentElement.scrollWidth") <= how["size"]["width"]
