@@ -34,6 +34,12 @@ def test_what_a_test_made_is_shown_as_it_was_read_last() -> None:
     ]
 
 
+def test_what_a_test_made_and_never_read_has_no_status() -> None:
+    seen.made(pod("web", "Pending"))
+
+    assert seen.lines() == ["Pod web: made"]
+
+
 def test_a_made_object_that_is_no_longer_there_is_gone() -> None:
     seen.made(pod("web"))
     seen.read("Pod", [], "web")
@@ -66,6 +72,14 @@ def test_a_command_is_shown_with_its_first_line_and_a_failed_one_with_its_code()
     seen.ran("", ["kubectl", "get", "pod"], Output("", "no such thing", 1))
 
     assert seen.lines() == ["web$ hostname: done: web", "$ kubectl get pod: exit code 1: no such thing"]
+
+
+def test_of_a_long_command_both_ends_are_shown() -> None:
+    seen.ran("web", ["curl", *["--option"] * 20, "http://web:8080/"], Output("", "", 0))
+
+    (line,) = seen.lines()
+    assert line.startswith("web$ curl --option")
+    assert line.endswith("--option http://web:8080/: done")
 
 
 def test_lines_are_few_and_short() -> None:
