@@ -138,14 +138,14 @@ def choose(names: Iterable[str]) -> set[str]:
     chosen: set[str] = set()
     for name in names:
         ids = {
-            it.id
-            for it in catalogue().values()
-            if name in (it.id, it.document) or _as_topic(name) == it.topic
+            it.id for it in catalogue().values() if name in (it.id, it.document) or _as_topic(name) == it.topic
         } or set(_ending_in(name))
         if not ids:
             groups = [*TOPICS, *dict.fromkeys(it.document for it in catalogue().values())]
-            close = [*difflib.get_close_matches(_as_topic(name), groups, 1), *near(name)]
-            raise CannotRun(f"there is no behavior, topic or document {name!r}{_suggestion(close)}", USAGE)
+            close = [] if "/" in name else difflib.get_close_matches(_as_topic(name), groups, 1)
+            raise CannotRun(
+                f"there is no behavior, topic or document {name!r}{_suggestion(close or near(name))}", USAGE
+            )
         chosen |= ids
     return chosen
 
@@ -164,9 +164,8 @@ def _ending_in(name: str) -> list[str]:
 
 def near(name: str) -> list[str]:
     """The ids of the behaviors whose names are most like this one; they may be none."""
-    names = {each.partition("/")[2]: each for each in catalogue()} | {each: each for each in catalogue()}
-    close = difflib.get_close_matches(name, names, 2 * SUGGESTED)
-    return list(dict.fromkeys(names[each] for each in close))[:SUGGESTED]
+    names = {each.partition("/")[2]: each for each in catalogue()}
+    return [names[each] for each in difflib.get_close_matches(name.rpartition("/")[2], names, SUGGESTED)]
 
 
 def _suggestion(close: list[str]) -> str:

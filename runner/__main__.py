@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-
 #: The options whose value may be the name of a folder.
 NAMING = ("--report", "--rerun", "--behavior", "--explain")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -60,7 +61,10 @@ def show(config: pytest.Config) -> int:
         return _refuse(exits.CLUSTER, f"the cluster cannot be looked at: {line_of(error)}")
     except (RuntimeError, OSError, SubprocessError) as error:
         return _refuse(exits.MACHINE, line_of(error))
-    print("\n".join(lines))
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:  # nobody reads on, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return exits.HOLDS
 
 
@@ -101,11 +105,13 @@ def _last_report(config: pytest.Config) -> dict[str, Any] | None:
 def read_report(file: Path, named: str) -> dict[str, Any]:
     """The behaviors.json of a run. Raises CannotRun with one line, in which it is called `named`."""
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
+        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CannotRun(f"{named} cannot be read: {error.strerror}", exits.USAGE) from None
     except ValueError as error:
-        raise CannotRun(f"{named} is no report of a run, because it is no JSON: {line_of(error)}", exits.USAGE) from None
+        raise CannotRun(
+            f"{named} is no report of a run, because it is no JSON: {line_of(error)}", exits.USAGE
+        ) from None
     rows = report.get("behaviors") if isinstance(report, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) and {"id", "verdict"} <= row.keys() for row in rows):
         raise CannotRun(f"{named} is no report of a run: it has no verdicts of behaviors", exits.USAGE)
@@ -170,8 +176,6 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the tests that show none of the chosen behaviors, in the same way in each process of the run."""
-    if CHOSEN not in config.stash:
-        _settle_here(config)
     chosen = config.stash.get(CHOSEN, None)
     if chosen is None:
         return
@@ -182,8 +186,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
-def _settle_here(config: pytest.Config) -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Settle it in a worker, and in a process that only collects tests."""
+    config = session.config
+    if CHOSEN in config.stash:
+        return
     given = getattr(config, "workerinput", None)
     if given is not None:
         config.stash[CHOSEN] = frozenset(given[BEHAVIORS_CHOSEN]) if BEHAVIORS_CHOSEN in given else None

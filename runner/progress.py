@@ -213,6 +213,7 @@ class Progress:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Print while the tests run."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         # Without xdist pytest captures the standard output while a test runs. This is the original one.
         self._stdout = sys.stdout
@@ -244,10 +245,12 @@ class Progress:
         return (category, "", "") if self._replaces_pytest else (category, letter, word)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Without xdist: count the tests."""
         self._choose(item.nodeid for item in session.items)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """With xdist: count the tests. All workers have the same ones."""
         self._choose(ids)
 
     def _choose(self, ids: Iterable[str]) -> None:
@@ -255,11 +258,13 @@ class Progress:
             self._course.choose(ids)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Count a test that begins."""
         self._flush()  # before pytest captures it
         with self._lock:
             self._course.begin(nodeid, time.monotonic())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test that ends, and print it if it does not hold."""
         test = report.nodeid
         with self._lock:
             self._seconds[test] = self._seconds.get(test, 0) + report.duration
@@ -272,6 +277,7 @@ class Progress:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
+        """Send no signal to a worker that has ended."""
         inquiry.forget(self._answers, node.workerinput["workerid"])
 
     def _flush(self) -> None:

@@ -89,7 +89,7 @@ def rows(run: Ended) -> dict[str, str]:
     return {row["id"]: row["verdict"] for row in run.json["behaviors"]}
 
 
-def tests(run: Ended) -> set[str]:
+def ran_in(run: Ended) -> set[str]:
     """The names of the tests that ran."""
     return {name.rpartition("::")[2] for name in run.json["tests"]}
 
@@ -104,12 +104,11 @@ def test_without_a_choice_all_behaviors_are_tested(first: Ended) -> None:
     assert first.json["run"]["rerun_of"] is None
 
 
-@pytest.mark.parametrize("workers", ["2", "0"])
-def test_a_chosen_behavior_is_tested_whole_and_only_it_is_reported(again: Again, workers: str) -> None:
-    run = again("--behavior", "pod", "-n", workers, "--dist", "loadgroup")
+def test_a_chosen_behavior_is_tested_whole_and_only_it_is_reported(again: Again) -> None:
+    run = again("--behavior", "pod", "-n", "2", "--dist", "loadgroup")
 
     assert (run.code, rows(run)) == (0, {"objects/pod": "holds"})
-    assert tests(run) == {"test_pod", "test_pod_and_job"}
+    assert ran_in(run) == {"test_pod", "test_pod_and_job"}
     assert "kubehave: 1 of 1 behaviors hold\n" in run.printed
 
 
@@ -117,20 +116,13 @@ def test_topics_documents_and_ids_choose_together(again: Again) -> None:
     run = again("--behavior", "controllers", "--behavior=services", "-k", "not lost")
 
     assert rows(run) == {"controllers/job": "inconclusive", "objects/service": "broken"}
-    assert tests(run) == {"test_pod_and_job", "test_job", "test_service[1]", "test_service[2]"}
-
-
-def test_a_choice_with_k_shows_a_behavior_in_part(again: Again) -> None:
-    run = again("--behavior", "service", "-k", "1")
-
-    assert (run.code, rows(run)) == (0, {"objects/service": "in part"})
-    assert run.reason("service") == "1 of 2 tests ran"
+    assert ran_in(run) == {"test_pod_and_job", "test_job", "test_service[1]", "test_service[2]"}
 
 
 def test_a_choice_with_files_chooses_among_their_tests(again: Again) -> None:
     run = again("suites/test_sample.py::test_pod", "suites/test_sample.py::test_job", "--behavior", "pod")
 
-    assert (run.code, rows(run), tests(run)) == (0, {"objects/pod": "in part"}, {"test_pod"})
+    assert (run.code, rows(run), ran_in(run)) == (0, {"objects/pod": "in part"}, {"test_pod"})
 
 
 def test_a_name_that_chooses_nothing_is_a_usage_error_with_a_suggestion(again: Again) -> None:
@@ -151,38 +143,26 @@ def test_a_choice_needs_no_cluster_if_tests_are_only_collected(again: Again, nam
     assert "Traceback" not in run.printed
 
 
-@pytest.mark.parametrize("named", ["report", "report/behaviors.json", "elsewhere.json"])
-def test_what_did_not_hold_is_run_again_in_a_report_of_its_own(again: Again, tmp_path: Path, named: str) -> None:
-    folder = tmp_path / "again"
-    (folder / "mended").touch()
-    shutil.copy(folder / "report" / "behaviors.json", folder / "elsewhere.json")
+def test_what_did_not_hold_is_tested_again_in_a_report_of_its_own(again: Again, tmp_path: Path) -> None:
+    (tmp_path / "again" / "mended").touch()
 
-    run = again("--rerun", named, "-n", "2", "--dist", "loadgroup")
+    run = again("--rerun", "report", "-n", "2", "--dist", "loadgroup")
 
     assert (run.code, rows(run)) == (1, {"controllers/job": "inconclusive", "objects/service": "holds"})
-    assert tests(run) == {"test_pod_and_job", "test_job", "test_service[1]", "test_service[2]"}
-    assert run.json["run"]["rerun_of"] == named
+    assert ran_in(run) == {"test_pod_and_job", "test_job", "test_service[1]", "test_service[2]"}
+    assert run.json["run"]["rerun_of"] == "report"
     assert len(json.loads((run.report / "previous" / "behaviors.json").read_text())["behaviors"]) == 4
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "line", "code"),
-    [
-        (["holds", "holds", "planned"], "2 of 2 behaviors hold", 0),
-        (["holds", "not observed"], "1 of 2 behaviors hold, 1 not observed", 0),
-        (["not observed"], "0 of 1 behaviors hold, 1 not observed", 5),
-    ],
-)
-def test_if_nothing_is_to_be_run_again_no_cluster_is_contacted_and_no_report_begun(
-    again: Again, tmp_path: Path, verdicts: list[str], line: str, code: int
+def test_if_nothing_is_to_be_tested_again_no_cluster_is_contacted_and_no_report_begun(
+    again: Again, tmp_path: Path
 ) -> None:
-    behaviors = [{"id": name, "verdict": verdict} for name, verdict in zip(TOPICS, verdicts, strict=False)]
-    (tmp_path / "again" / "earlier.json").write_text(json.dumps({"run": {}, "behaviors": behaviors, "tests": {}}))
+    (tmp_path / "again" / "earlier.json").write_text('{"behaviors": [{"id": "objects/pod", "verdict": "holds"}]}')
 
     run = again("--rerun", "earlier.json", server="http://127.0.0.1:1")
 
-    assert run.code == code
-    assert run.printed == f"kubehave: nothing is to be tested again after earlier.json: {line}\n"
+    assert run.code == 0
+    assert run.printed == "kubehave: nothing is to be tested again after earlier.json: 1 of 1 behaviors hold\n"
     assert len(run.json["behaviors"]) == 4
 
 
@@ -198,11 +178,11 @@ def config(pytestconfig: pytest.Config, tmp_path: Path, monkeypatch: pytest.Monk
         del pytestconfig.stash[choice.CHOSEN]
 
 
-def settled(config: pytest.Config, report: Any) -> frozenset[str] | None:
+def settled(config: pytest.Config, report: Any) -> set[str]:
     """What is run again after a run with this report."""
     Path(config.option.rerun).write_text(report if isinstance(report, str) else json.dumps(report))
     assert choice.settle(config) is None
-    return config.stash[choice.CHOSEN]
+    return {*(config.stash[choice.CHOSEN] or ())}
 
 
 VERDICTS = {
@@ -215,7 +195,27 @@ VERDICTS = {
 }
 
 
-def test_broken_inconclusive_and_unfinished_behaviors_are_run_again(
+@pytest.mark.parametrize(
+    ("verdicts", "line", "code"),
+    [
+        (["holds", "holds", "planned"], "2 of 2 behaviors hold", 0),
+        (["holds", "not observed"], "1 of 2 behaviors hold, 1 not observed", 0),
+        (["not observed"], "0 of 1 behaviors hold, 1 not observed", 5),
+    ],
+)
+def test_what_a_cluster_lacked_is_not_tested_again(
+    config: pytest.Config, capsys: pytest.CaptureFixture[str], verdicts: list[str], line: str, code: int
+) -> None:
+    behaviors = [{"id": name, "verdict": verdict} for name, verdict in zip(VERDICTS, verdicts, strict=False)]
+    Path(config.option.rerun).write_text(json.dumps({"behaviors": behaviors}))
+
+    assert choice.settle(config) == code
+
+    said = capsys.readouterr().out
+    assert said == f"kubehave: nothing is to be tested again after {config.option.rerun}: {line}\n"
+
+
+def test_broken_inconclusive_and_unfinished_behaviors_are_tested_again(
     config: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     behaviors = [{"id": name, "verdict": verdict} for name, verdict in VERDICTS.items()]
@@ -226,6 +226,17 @@ def test_broken_inconclusive_and_unfinished_behaviors_are_run_again(
         "objects/logs-of-a-pod",
     }
     assert "the catalogue no longer has them: objects/of-an-earlier-version\n" in capsys.readouterr().out
+
+
+def test_the_folder_of_a_report_stands_for_it(
+    config: pytest.Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "behaviors.json").write_text('{"behaviors": [{"id": "objects/pod-from-yaml", "verdict": "broken"}]}')
+    monkeypatch.setattr(config.option, "rerun", str(tmp_path))
+
+    assert choice.settle(config) is None
+
+    assert {*(config.stash[choice.CHOSEN] or ())} == {"objects/pod-from-yaml"}
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lessons.catalogue import TOPICS, WALKTHROUGHS, catalogue
 from lessons.listing import choose, explain, found, in_order, lessons_of, listing, near, needs_of
 from machine.exits import CannotRun
+from runner import choice
 from tests.stub_cluster import StubCluster, kubeconfig
 
 POD = "objects/pod-from-yaml"
@@ -42,7 +44,7 @@ def test_a_line_has_id_topic_and_needs_in_columns() -> None:
     lines = {line.split()[0]: line for line in listing()}
 
     assert lines[POD].split() == [POD, "pods", "-"]
-    assert lines["objects/everything-is-an-object"].endswith("  pods                cluster-admin, kubectl")
+    assert lines["objects/yaml-for-every-kind"].endswith("  pods                 cluster-admin, kubectl")
     assert {line.index(f"  {it.topic}  ") for it, line in zip(in_order(), listing(), strict=True)} == {
         max(map(len, catalogue()))
     }
@@ -52,9 +54,7 @@ def test_a_cluster_with_everything_can_show_all_but_what_only_a_run_finds_out() 
     lines = {line.split()[0]: line for line in listing(HAS_ALL)}
 
     unsure = {name for name, line in lines.items() if "  only a run finds out: " in line}
-    assert unsure == {
-        name for name in lines if {"load-balancer", "no-load-balancer"} & {*needs_of(catalogue()[name])}
-    }
+    assert unsure == {name for name in lines if {"load-balancer", "no-load-balancer"} & {*needs_of(catalogue()[name])}}
     assert unsure
     assert all(line.endswith("  can be shown") for name, line in lines.items() if name not in unsure)
 
@@ -62,7 +62,7 @@ def test_a_cluster_with_everything_can_show_all_but_what_only_a_run_finds_out() 
 def test_what_a_cluster_lacks_is_said_with_the_remedy() -> None:
     lines = {line.split()[0]: line for line in listing(HAS_ALL | {"kubectl": "there is none; install it"})}
 
-    assert lines["objects/everything-is-an-object"].endswith(
+    assert lines["objects/yaml-for-every-kind"].endswith(
         "  not here: the cluster lacks kubectl: there is none; install it"
     )
     assert lines[POD].endswith("  can be shown")
@@ -87,8 +87,8 @@ def test_a_behavior_is_explained_with_its_tests_and_manifests() -> None:
     assert lines[:2] == [POD, "pods; from the document objects"]
     assert catalogue()[POD].says in " ".join(text.split())
     assert catalogue()[POD].observe in " ".join(text.split())
-    (lesson,) = lessons_of(POD)
-    assert f"{lesson.file}:{lesson.line}" in lines
+    assert lessons_of(POD)
+    assert {f"{lesson.file}:{lesson.line}" for lesson in lessons_of(POD)} <= {*lines}
     assert f'    @pytest.mark.behavior("{POD}")' in lines
     assert "manifests/pods/nginx-pod.yaml" in lines
     assert "    kind: Pod" in lines
@@ -137,7 +137,7 @@ def test_a_near_miss_suggests_the_id(name: str) -> None:
 
 
 def test_a_name_like_nothing_names_the_list() -> None:
-    with pytest.raises(CannotRun, match="there is no behavior 'qqq'; ./verify --list prints all behaviors"):
+    with pytest.raises(CannotRun, match=r"there is no behavior 'qqq'; \./verify --list prints all behaviors"):
         found("qqq")
 
 
@@ -258,27 +258,46 @@ def test_the_list_says_what_a_named_cluster_can_show_and_creates_nothing_there(
     assert untouched(earlier)
 
 
+def test_a_near_miss_is_said_in_one_line_and_begins_no_report(verify: Verify, earlier: Path) -> None:
+    done = verify("--explain", "pod-form-yaml")
+
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == f"kubehave: there is no behavior 'pod-form-yaml'; did you mean {POD}?\n"
+    assert untouched(earlier)
+
+
 @pytest.mark.parametrize(
-    ("args", "code", "line"),
+    ("options", "code", "line"),
     [
-        (["--explain", "pod-form-yaml"], 4, f"there is no behavior 'pod-form-yaml'; did you mean {POD}"),
-        (["--list", "--context", "nowhere"], 4, "no context 'nowhere'"),
-        (["--list", "--context", "there"], 11, "http://127.0.0.1:1 does not answer"),
-        (["--list", "--keep"], 4, "no cluster is kept: ./verify --keep makes one"),
-        (["--list", "--keep", "--context", "there"], 4, "--keep and --node-image are for the run's own cluster"),
+        ({"context": "nowhere"}, 4, "no context 'nowhere'"),
+        ({"context": "there"}, 11, "http://127.0.0.1:1 does not answer"),
+        ({"keep": True}, 4, "no cluster is kept: ./verify --keep makes one"),
+        ({"keep": True, "context": "there"}, 4, "--keep and --node-image are for the run's own cluster"),
+        ({"behavior": ["pds"]}, 4, "there is no behavior, topic or document 'pds'; did you mean pods?"),
     ],
 )
-def test_what_cannot_be_shown_is_said_in_one_line_and_begins_no_report(
-    verify: Verify, earlier: Path, tmp_path: Path, args: list[str], code: int, line: str
+def test_what_cannot_be_listed_is_said_in_one_line(
+    pytestconfig: pytest.Config,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: dict[str, Any],
+    code: int,
+    line: str,
 ) -> None:
     kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # The client has read the variable KUBECONFIG when it was imported.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    for name, value in options.items():
+        monkeypatch.setattr(pytestconfig.option, name, value)
 
-    done = verify(*args)
+    assert choice.show(pytestconfig) == code
 
-    assert (done.returncode, done.stdout) == (code, "")
-    (said,) = done.stderr.splitlines()
+    printed, said = capsys.readouterr()
+    assert printed == ""
     assert said.startswith(f"kubehave: {line}")
-    assert untouched(earlier)
+    assert len(said.splitlines()) == 1
 
 
 def test_a_behavior_is_explained_with_its_last_verdict(verify: Verify, earlier: Path) -> None:
