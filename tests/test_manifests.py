@@ -1,4 +1,4 @@
-"""Every manifest has a header, pinned images, correct spelling and no namespace, and is used."""
+"""Every manifest has a header, pinned images, correct spelling and no namespace."""
 
 import re
 from collections.abc import Iterator
@@ -94,13 +94,6 @@ def test_the_images_of_a_manifest_are_on_the_nodes(name: str) -> None:
     missing = {image for image in used if not image.startswith("localhost/")} - {*IMAGES, *SYSTEM_IMAGES}
 
     assert not missing, f"{name}: add {', '.join(missing)} to node_image/images.py, or take an image that is there"
-
-
-def test_every_manifest_is_used(root: Path) -> None:
-    code = "".join(path.read_text() for folder in ("suites", "fixtures") for path in (root / folder).glob("*.py"))
-
-    unused = [name for name in names() if f'"{name}"' not in code]
-    assert unused == [], "no suite and no fixture names these manifests in double quotes; use them or delete them"
 
 
 def test_the_line_of_a_misspelled_field_is_named() -> None:
