@@ -22,5 +22,7 @@ pytest_plugins = [
     "fixtures.storage",
     "runner.capabilities",
     "runner.evidence",
+    "runner.choice",
+    "runner.inquiry",
     "runner.run",
 ]

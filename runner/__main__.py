@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 
+#: The options whose value may be the name of a folder.
+NAMING = ("--report", "--rerun", "--behavior", "--explain")
+
+#: The options that only print something: they begin no report, even if they are used in a wrong way.
+PRINTING = ("--list", "--explain")
+
 
 def joined(args: list[str]) -> list[str]:
-    """The arguments, with --report and its folder as one word.
+    """The arguments, with --report and its folder as one word, and with other such options.
 
-    pytest looks for its configuration before it knows this option, and takes a folder that exists for that of its tests.
+    pytest looks for its configuration before it knows these options, and takes a folder that exists for that of its tests.
     """
     words: list[str] = []
     for arg in args:
-        if words and words[-1] == "--report":
+        if words and words[-1] in NAMING:
             words[-1] += f"={arg}"
         else:
             words.append(arg)
@@ -31,7 +37,7 @@ def main(args: list[str]) -> int:
     from machine.progress import line_of
     from runner.report import Report
 
-    if code == USAGE and not Report.begun:
+    if code == USAGE and not Report.begun and not any(arg.partition("=")[0] in PRINTING for arg in args):
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("--report", nargs="?", default=Path("report"), const=Path("report"), type=Path)
         report = Report(parser.parse_known_args(args)[0].report)

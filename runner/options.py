@@ -30,6 +30,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "kube-system, which the kubelet makes again. All changes are undone. Nodes are never stopped or cut off.",
     )
     group.addoption(
+        "--behavior",
+        metavar="ID|TOPIC|DOCUMENT",
+        action="append",
+        default=[],
+        help="Test the behavior with this id (the part after the slash is enough), or all of a topic or of a document. May be "
+        "given several times. All tests of the chosen behaviors run, and only these behaviors are reported.",
+    )
+    group.addoption(
+        "--rerun",
+        metavar="FILE",
+        help="Test again what was broken, inconclusive or not reached in an earlier report: its behaviors.json, or its folder. "
+        "The new report is its own; nothing is merged.",
+    )
+    group.addoption(
+        "--list",
+        action="store_true",
+        help="Print every behavior with its topic and its needs, and do nothing else. With --context or --keep also whether "
+        "that cluster can show it; nothing is created there. With --behavior only the chosen ones.",
+    )
+    group.addoption(
+        "--explain",
+        metavar="ID",
+        help="Print a behavior's claim, needs, tests, manifests and last verdict, and do nothing else.",
+    )
+    group.addoption(
         "--list-images", action="store_true", help="Print every image that a run needs, and do nothing else."
     )
     group.addoption(

@@ -115,7 +115,7 @@ def annotated(printed: str) -> str:
         if found:
             line = found[0] if len(found[0]) <= WIDTH else f"{found[0][: WIDTH - 4]} ..."
             shown.append(f"{line:<{WIDTH}} {number}".rstrip() if number else line)
-    verdicts = [line for line in lines if re.match(r"kubehave: (\d+ |  )", line)]
+    verdicts = [line for line in lines if re.match(r"kubehave: (\d+ of \d+ behaviors |  )", line)]
     cut = [line if len(line) <= WIDTH else f"{line[: WIDTH - 4]} ..." for line in verdicts]
     return "\n".join([*shown, "", *cut])
 
