@@ -25,6 +25,7 @@ import pytest
 from fixtures.api import Api, Connection
 from machine.engine import Engine
 from runner import run as runs
+from tests.schema import violations
 from tests.stub_cluster import StubCluster, kubeconfig
 
 ROOT = Path(__file__).parent.parent
@@ -51,8 +52,9 @@ class Ended:
 
     @property
     def json(self) -> dict[str, Any]:
-        """behaviors.json."""
+        """behaviors.json, which is valid however the run ended."""
         found: dict[str, Any] = json.loads((self.report / "behaviors.json").read_text())
+        assert violations(found) == []
         return found
 
     def verdicts(self) -> dict[str, str]:
