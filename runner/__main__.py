@@ -8,18 +8,31 @@ from pathlib import Path
 
 import pytest
 
+#: Options of the suite that name files or folders, and how many.
+PATHS = {"--report": 1, "--compare": 2}
+
+#: The options that only print something: they begin no report, even if they are used in a wrong way.
+PRINTING = ("--compare",)
+
 
 def joined(args: list[str]) -> list[str]:
-    """The arguments, with --report and its folder as one word.
+    """The arguments, with each file or folder of an option of the suite in one word with the option.
 
-    pytest looks for its configuration before it knows this option, and takes a folder that exists for that of its tests.
+    pytest looks for its configuration before it knows these options, and takes a path that exists for that of its tests.
+    `--compare OLD NEW` becomes `--compare=OLD --compare=NEW`.
     """
     words: list[str] = []
+    option, missing = "", 0
     for arg in args:
-        if words and words[-1] == "--report":
-            words[-1] += f"={arg}"
+        name, equals, _ = arg.partition("=")
+        if missing > 0 and not arg.startswith("-"):
+            if words[-1] == option:
+                words.pop()
+            words.append(f"{option}={arg}")
+            missing -= 1
         else:
             words.append(arg)
+            option, missing = name, PATHS.get(name, 0) - len(equals)
     return words
 
 
@@ -31,7 +44,7 @@ def main(args: list[str]) -> int:
     from machine.progress import line_of
     from runner.report import Report
 
-    if code == USAGE and not Report.begun:
+    if code == USAGE and not Report.begun and not any(arg.partition("=")[0] in PRINTING for arg in args):
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("--report", nargs="?", default=Path("report"), const=Path("report"), type=Path)
         report = Report(parser.parse_known_args(args)[0].report)
