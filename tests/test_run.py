@@ -27,6 +27,7 @@ import yaml
 from fixtures.api import Api, Connection
 from machine.engine import Engine
 from runner import run as runs
+from tests.schema import violations
 from tests.stub_cluster import StubCluster, kubeconfig
 
 ROOT = Path(__file__).parent.parent
@@ -53,8 +54,9 @@ class Ended:
 
     @property
     def json(self) -> dict[str, Any]:
-        """behaviors.json."""
+        """behaviors.json, which is valid however the run ended."""
         found: dict[str, Any] = json.loads((self.report / "behaviors.json").read_text())
+        assert violations(found) == []
         return found
 
     def verdicts(self) -> dict[str, str]:
@@ -140,6 +142,8 @@ def sample(tmp_path: Path, stub: StubCluster) -> Sample:
 OUTCOMES = """
 from fixtures.api import ApiRefusal
 from fixtures.inconclusive import Inconclusive, NotObserved
+from fixtures.patience import Budget
+from fixtures.waiting import eventually
 
 def refusal(status, message=""):
     return ApiRefusal("GET /x", status, '{"message": "%s"}' % message.replace('"', '\\\\"'))
@@ -203,6 +207,14 @@ def test_xfail(): assert False
 @shows("lacks")
 def test_lacks(outside): pass
 
+@shows("waits")
+def test_waits():
+    looks = []
+    for look in eventually(within=Budget(5, "pod_starts")):
+        with look:
+            looks.append(1)
+            assert len(looks) > 1
+
 @shows("several")
 def test_one_of_several(): pass
 
@@ -230,6 +242,7 @@ EXPECTED = {
     "skipped": "not observed",
     "xfail": "inconclusive",
     "lacks": "not observed",
+    "waits": "holds",
     "several": "broken",
 }
 
@@ -263,6 +276,24 @@ def test_inconclusive_tests_are_errors_in_junit(outcomes: Ended) -> None:
     assert tags["test_lacks"] == ["skipped"]
     assert suite.get("failures") == str(sum(found == ["failure"] for found in tags.values()))
     assert suite.get("errors") == str(sum(found == ["error"] for found in tags.values()))
+
+
+def told(junit: Path) -> list[tuple[Any, ...]]:
+    """What a file for CI says of each test, without times. What the cluster lacks depends on this machine."""
+    found = []
+    for case in ElementTree.parse(junit).iter("testcase"):
+        about = [case.get(key) for key in ("classname", "name", "file", "line")]
+        properties = {it.get("name"): it.get("value") for it in case.iter("property")}
+        properties = {name: value for name, value in properties.items() if "waited" not in str(name)}
+        elements = [(it.tag, it.get("message")) for it in case if it.tag != "properties"]
+        found.append((*about, properties, elements if case.get("name") != "test_lacks" else []))
+    return sorted(found, key=lambda it: str(it[1]))
+
+
+def test_the_stored_file_for_ci_is_what_a_run_writes(outcomes: Ended) -> None:
+    stored = ROOT / "tests" / "reports" / "junit.xml"
+
+    assert told(stored) == told(outcomes.report / "junit.xml"), "write it anew: .venv/bin/python -m tests.junit"
 
 
 def test_inconclusive_tests_are_errors_in_a_file_that_the_user_names(sample: Sample, tmp_path: Path) -> None:
