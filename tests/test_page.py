@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import hashlib
 import json
 import re
@@ -170,6 +171,28 @@ def test_the_code_of_every_test_and_every_manifest_is_in_a_page_once(name: str) 
     assert [test for test in every() if text.count(f"def {test.rpartition('::')[2]}(") != 1] == []
     printed = [value for value in shown(name).ids if value.startswith("manifest:")]
     assert sorted(printed) == [f"manifest:{it}" for it in manifests.names() if it not in INFRASTRUCTURE]
+
+
+def test_the_behaviors_of_a_topic_are_in_the_order_of_its_suite() -> None:
+    lines: dict[str, int] = {}
+    for one in every().values():
+        for name in one.behaviors:
+            if one.file == "suites/test_services.py":
+                lines.setdefault(name, one.line)
+
+    order = [lines[name] for name in shown("book").ids if name in lines and catalogue()[name].topic == "services"]
+
+    assert len(order) > 10
+    assert order == sorted(order)
+
+
+def test_the_ids_in_a_claim_are_links(few: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    behavior = dataclasses.replace(catalogue()[few[0]], observe=f"as {few[1]}, and/or objects/no-such")
+    monkeypatch.setattr(pages, "catalogue", lambda: {few[0]: behavior, few[1]: catalogue()[few[1]]})
+
+    html = page(part_of("whole", few[:1]))
+
+    assert f'as <a href="#{few[1]}">{few[1]}</a>, and/or objects/no-such.' in html
 
 
 def test_the_book_has_every_claim_with_its_correction_and_no_verdict() -> None:
