@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from lessons import highlight, sources
 from lessons.catalogue import DOCUMENTS, NEEDS, TOPICS, WALKTHROUGHS, Behavior, catalogue, test_id
-from lessons.layout import render, seconds
+from lessons.layout import prose, render, seconds
 from lessons.timeline import Bar, Timeline, timeline
 from lessons.verdict_names import BROKEN, HOLDS, IN_PART, INCONCLUSIVE, NOT_OBSERVED, PLANNED, RANK
 from machine import exits
@@ -24,6 +24,9 @@ NOT_CHOSEN, DID_NOT_RUN = "not chosen", "did not run"
 
 #: The ids of more behaviors than these that share a reason open with a click.
 MANY = 12
+
+#: What looks like the id of a behavior.
+ID = re.compile(r"[a-z][a-z-]+/[a-z0-9-]+")
 
 #: What a verdict means, in the order of the legend.
 MEANINGS = {
@@ -135,6 +138,7 @@ class Entry:
     """A behavior with its verdict and its tests."""
 
     behavior: Behavior
+    observe: Markup
     number: int
     verdict: str
     reason: str | None = None
@@ -244,14 +248,15 @@ def _entries(report: Report) -> list[Entry]:
     tests = report.get("tests") or {}
     capabilities = (report.get("run") or {}).get("capabilities") or {}
     behaviors = dict(catalogue()) | {name: _of_row(row) for name, row in rows.items() if name not in catalogue()}
-    shelf, known = _Shelf(), _functions_by_behavior()
+    shelf, known, lines = _Shelf(), _functions_by_behavior(), _first_lines()
     entries = []
-    for number, behavior in enumerate(sorted(behaviors.values(), key=_place), 1):
+    for number, behavior in enumerate(sorted(behaviors.values(), key=lambda it: _place(it, lines)), 1):
         row = rows.get(behavior.id, {})
         names = [test_id(name) for name in row["tests"]] if row.get("tests") else known.get(behavior.id, [])
         entries.append(
             Entry(
                 behavior=behavior,
+                observe=_linked(behavior.observe),
                 number=number,
                 verdict=row.get("verdict") or (PLANNED if behavior.planned else NOT_CHOSEN),
                 reason=row.get("reason"),
@@ -264,14 +269,30 @@ def _entries(report: Report) -> list[Entry]:
     return entries
 
 
+def _linked(text: str) -> Markup:
+    """A text of the catalogue, in which the ids of other behaviors are links to them."""
+    link = r'<a href="#\g<0>">\g<0></a>'
+    return Markup(ID.sub(lambda found: found.expand(link) if found[0] in catalogue() else found[0], str(prose(text))))
+
+
 def _of_row(row: Mapping[str, Any]) -> Behavior:
     """A behavior that only the report knows: another version of the catalogue had it."""
     return Behavior(row["id"], row.get("topic") or "other", row.get("says") or "", "", outdated=row.get("outdated"))
 
 
-def _place(behavior: Behavior) -> int:
-    """Sorts by topics; within a topic the order of the catalogue stays."""
-    return TOPICS.index(behavior.topic) if behavior.topic in TOPICS else len(TOPICS)
+def _place(behavior: Behavior, lines: Mapping[tuple[str, str], int]) -> tuple[int, int]:
+    """Sorts by topics, and within a topic by the line of the first test in the topic's suite."""
+    topic = TOPICS.index(behavior.topic) if behavior.topic in TOPICS else len(TOPICS)
+    return topic, lines.get((behavior.id, f"suites/test_{behavior.topic.replace(' ', '_')}.py"), 0)
+
+
+def _first_lines() -> dict[tuple[str, str], int]:
+    """The line of the first test of each behavior in each suite."""
+    found: dict[tuple[str, str], int] = {}
+    for one in sources.every().values():
+        for name in one.behaviors:
+            found.setdefault((name, one.file), one.line)
+    return found
 
 
 def _functions_by_behavior() -> dict[str, list[str]]:

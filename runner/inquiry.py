@@ -22,6 +22,7 @@ from fixtures import waiting
 from fixtures.kube import last_read
 from fixtures.patience import name_of
 from lessons.catalogue import test_id
+from machine.progress import line_of
 from runner.capabilities import ANSWERS
 
 #: Seconds within which workers must answer. One that is in a long call into the system's libraries cannot.
@@ -99,7 +100,7 @@ def look(frame: FrameType | None) -> Look:
         seconds = time.monotonic() - going.since
         wait = {"for": name_of(going.budget), "allowed": float(going.budget), "seconds": seconds, "said": ""}
         if going.error:
-            wait["said"] = _one_line(str(going.error))
+            wait["said"] = _one_line(line_of(going.error))
     try:
         read = _one_line(last_read())
     except Exception as trouble:  # an object that cannot be described

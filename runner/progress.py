@@ -97,16 +97,17 @@ class Course:
         pace = (done + self.workers * WARM_UP) / (now - self.began + WARM_UP)
         return max([sum(rest.values()) / pace, *groups.values()])
 
-    def line(self, now: float) -> str:
-        """The progress in one line."""
-        parts = [f"{len(self.took)} of {len(self.took) + len(self.running) + len(self.waiting)}"]
+    def summary(self, now: float) -> str:
+        """How many tests have ended, and about how long the rest takes."""
+        ended = f"{len(self.took)} of {len(self.took) + len(self.running) + len(self.waiting)}"
         left = self.left(now)
-        if left is not None:
-            parts.append(f"about {_as_clock(left)} left")
-        if self.running:
-            longest = sorted(self.running.items(), key=lambda pair: pair[1])
-            parts.append("running: " + ", ".join(f"{_name(test)} ({now - since:.0f} s)" for test, since in longest))
-        return ", ".join(parts)
+        return ended if left is None else f"{ended}, about {_as_clock(left)} left"
+
+    def line(self, now: float) -> str:
+        """The summary and the tests that run. The one that runs longest is first."""
+        longest = sorted(self.running.items(), key=lambda pair: pair[1])
+        running = ", ".join(f"{_name(test)} ({now - since:.0f} s)" for test, since in longest)
+        return f"{self.summary(now)}, running: {running}" if running else self.summary(now)
 
 
 def _as_clock(seconds: float) -> str:
@@ -317,10 +318,10 @@ class Progress:
         now = time.monotonic()
         with self._lock:
             running = {test: now - since for test, since in self._course.running.items()}
-            line = self._course.line(now)
+            summary = self._course.summary(now)
         if self._in_a_line():
             screen.end_line()
-        screen.say(line, *inquiry.told(running, looks))
+        screen.say(f"{summary}; running:" if running else summary, *inquiry.told(running, looks))
 
     def _in_a_line(self) -> bool:
         """Whether pytest has printed a line that has not ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import hashlib
 import json
 import re
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from fixtures import manifests
+from lessons import highlight
 from lessons import page as pages
 from lessons.catalogue import DOCUMENTS, catalogue
 from lessons.layout import TEMPLATES, css_class, prose, seconds
@@ -172,13 +174,35 @@ def test_the_code_of_every_test_and_every_manifest_is_in_a_page_once(name: str) 
     assert sorted(printed) == [f"manifest:{it}" for it in manifests.names() if it not in INFRASTRUCTURE]
 
 
+def test_the_behaviors_of_a_topic_are_in_the_order_of_its_suite() -> None:
+    lines: dict[str, int] = {}
+    for one in every().values():
+        for name in one.behaviors:
+            if one.file == "suites/test_services.py":
+                lines.setdefault(name, one.line)
+
+    order = [lines[name] for name in shown("book").ids if name in lines and catalogue()[name].topic == "services"]
+
+    assert len(order) > 10
+    assert order == sorted(order)
+
+
+def test_the_ids_in_a_claim_are_links(few: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    behavior = dataclasses.replace(catalogue()[few[0]], observe=f"as {few[1]}, and/or objects/no-such")
+    monkeypatch.setattr(pages, "catalogue", lambda: {few[0]: behavior, few[1]: catalogue()[few[1]]})
+
+    html = page(part_of("whole", few[:1]))
+
+    assert f'as <a href="#{few[1]}">{few[1]}</a>, and/or objects/no-such.' in html
+
+
 def test_the_book_has_every_claim_with_its_correction_and_no_verdict() -> None:
     text = shown("book").text
 
     for behavior in catalogue().values():
         for words in (behavior.says, behavior.observe, behavior.outdated or ""):
             assert words.replace("`", "") in text, behavior.id
-    assert "badge" not in shown("book").values("class")
+    assert [value for value in shown("book").values("class") if "badge" in value or "mark" in value] == []
     assert "svg" not in shown("book").tags
 
 
@@ -354,7 +378,7 @@ def test_a_report_may_lack_a_lot(few: list[str], name: str, change: Change) -> N
     document = Document(page(report))
 
     assert document.flaws == []
-    assert set(few) <= document.ids.keys()
+    assert {*few, *(row["id"] for row in report["behaviors"])} <= document.ids.keys()
     assert not re.search('(?<!class="k")>None<', document.html)
 
 
@@ -437,6 +461,14 @@ def test_nothing_of_a_report_becomes_html(few: list[str]) -> None:
     assert document.tags["b"] == harmless.tags["b"] == 0
     assert "onclick" not in dict(document.attributes)
     assert document.text.count(HOSTILE) > 20
+
+
+@pytest.mark.parametrize("color", [highlight.python, highlight.yaml])
+def test_nothing_of_code_and_manifests_becomes_html(color: Callable[[str], str]) -> None:
+    document = Document(color(f'a: "{HOSTILE}" # {HOSTILE}'))
+
+    assert document.tags.keys() == {"span"}
+    assert document.text.count(HOSTILE) == 2
 
 
 def test_evidence_cannot_be_a_script(few: list[str]) -> None:

@@ -237,7 +237,7 @@ def test_a_process_answers_without_being_interrupted(tmp_path: Path, monkeypatch
     for look in eventually(within=Budget(5, "pod_starts"), every=0.4):
         with look:
             looks += 1
-            assert looks == 2, "web is\nPending"
+            assert looks == 2, "web is Pending"
 
     assert time.monotonic() - began >= 0.4
     answer = json.loads((tmp_path / "gw7.answer").read_text())
@@ -245,7 +245,7 @@ def test_a_process_answers_without_being_interrupted(tmp_path: Path, monkeypatch
         "for": "pod_starts",
         "allowed": 5,
         "seconds": pytest.approx(0.1, abs=0.2),
-        "said": "web is Pending assert 1 == 2",
+        "said": "web is Pending",
     }
     assert answer == {
         "test": "suites/test_x.py::test_a[b c]",
@@ -395,11 +395,11 @@ def test_a_run_says_what_its_tests_do(asked: Ended) -> None:
     lines = asked.printed.splitlines()
     at = max(number for number, line in enumerate(lines) if "test_waits: " in line)
 
-    assert re.fullmatch(r"kubehave: \d of 4, about \d:\d\d left, running: waits \(\d+ s\)", lines[at - 1])
+    assert re.fullmatch(r"kubehave: \d of 4, about \d:\d\d left; running:", lines[at - 1])
     assert re.fullmatch(
         r"kubehave:   suites/test_sample\.py::test_waits: \d+ s, call at suites/test_sample\.py:\d+", lines[at]
     )
-    assert re.fullmatch(r"kubehave:     waits for node_is_missed, \d+ s of 150 s: not yet.*", lines[at + 1])
+    assert re.fullmatch(r"kubehave:     waits for node_is_missed, \d+ s of 150 s: not yet", lines[at + 1])
     assert lines[at + 2] == "kubehave:     last read: no Pod"
 
 

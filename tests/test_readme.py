@@ -46,7 +46,8 @@ def test_every_number_of_the_failure_is_explained() -> None:
 
 def test_a_failure_is_shortened_to_the_explained_lines() -> None:
     printed = (
-        f"{SUITE}:9: in {TEST}\n    pods = x\n    ^^^\nE   AssertionError: no\nE   {'y' * 200}\nkubehave: 1 broken\n"
+        f"kubehave: 0 of 1, running: x (20 s)\n{SUITE}:9: in {TEST}\n    pods = x\n    ^^^\nE   AssertionError: no\n"
+        f"E   {'y' * 200}\nkubehave: 0 of 1 behaviors hold, 1 broken\n"
     )
 
     assert [line.split()[-1] for line in annotated(printed).splitlines() if line] == [TEST, "(1)", "(2)", "broken"]

@@ -18,17 +18,21 @@ FILE = Path(__file__).parent.parent.parent / "docs" / "page.png"
 
 
 def main() -> None:
-    """Take it of the stored report of a whole run."""
+    """Take it of the stored report of a cluster that is not the suite's own."""
     program = shutil.which(CHROMIUM)
     if program is None:
         sys.exit(f"kubehave: there is no browser; install {CHROMIUM} (Debian's package name)")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         html = Path(folder) / "index.html"
-        html.write_text(page(stored("whole")), encoding="utf-8")
+        html.write_text(page(stored("foreign")), encoding="utf-8")
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         window = browser.new_page(viewport={"width": 1160, "height": 1000})
         window.goto(html.as_uri())
-        window.screenshot(path=FILE)
+        box = window.locator("#by-topic").bounding_box()
+        assert box
+        window.screenshot(
+            path=FILE, full_page=True, clip={"x": 0, "y": 0, "width": 1160, "height": box["y"] + box["height"]}
+        )
         browser.close()
 
 
