@@ -84,11 +84,11 @@ def _node(node: Fields) -> dict[str, Any]:
         "roles": sorted(label.removeprefix(ROLE) for label in node.metadata.labels if label.startswith(ROLE)),
         "ready": is_ready(node),
         "spare": is_spare(node),
-        "os": info.osImage,
-        "kernel": info.kernelVersion,
-        "architecture": info.architecture,
-        "runtime": info.containerRuntimeVersion,
-        "kubelet": info.kubeletVersion,
+        "os": info.osImage or "",
+        "kernel": info.kernelVersion or "",
+        "architecture": info.architecture or "",
+        "runtime": info.containerRuntimeVersion or "",
+        "kubelet": info.kubeletVersion or "",
     }
 
 

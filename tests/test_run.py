@@ -338,6 +338,7 @@ def test_a_missing_image_is_inconclusive_and_its_reason_has_the_remedy(tmp_path:
 
 
 WITH_A_SECRET = """
+import base64
 from fixtures.api import refused
 
 @shows("shown")
@@ -351,7 +352,7 @@ def test_refused(kube):
     kube.get("Secret", "planted")
     with refused(409):
         kube.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}})
-    raise RuntimeError("planted-by-the-test")
+    raise RuntimeError(base64.b64decode(kube.get("Secret", "planted").data["password"]).decode())
 """
 
 
