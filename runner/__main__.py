@@ -8,24 +8,31 @@ from pathlib import Path
 
 import pytest
 
-#: The options whose value may be the name of a folder.
-NAMING = ("--report", "--rerun", "--behavior", "--explain")
+#: Options of the suite whose values may be the names of files or folders, and how many they have.
+PATHS = {"--report": 1, "--rerun": 1, "--behavior": 1, "--explain": 1, "--compare": 2}
 
 #: The options that only print something: they begin no report, even if they are used in a wrong way.
-PRINTING = ("--list", "--explain")
+PRINTING = ("--list", "--explain", "--compare")
 
 
 def joined(args: list[str]) -> list[str]:
-    """The arguments, with --report and its folder as one word, and with other such options.
+    """The arguments, with each file or folder of an option of the suite in one word with the option.
 
-    pytest looks for its configuration before it knows these options, and takes a folder that exists for that of its tests.
+    pytest looks for its configuration before it knows these options, and takes a path that exists for that of its tests.
+    `--compare OLD NEW` becomes `--compare=OLD --compare=NEW`.
     """
     words: list[str] = []
+    option, missing = "", 0
     for arg in args:
-        if words and words[-1] in NAMING:
-            words[-1] += f"={arg}"
+        name, equals, _ = arg.partition("=")
+        if missing > 0 and not arg.startswith("-"):
+            if words[-1] == option:
+                words.pop()
+            words.append(f"{option}={arg}")
+            missing -= 1
         else:
             words.append(arg)
+            option, missing = name, PATHS.get(name, 0) - len(equals)
     return words
 
 

@@ -80,6 +80,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="The folder for behaviors.json and junit.xml (default: report/ in the checkout).",
     )
     group.addoption(
+        "--compare",
+        metavar="OLD NEW",
+        action="append",
+        help="Compare two reports (files, or folders that have a behaviors.json), and do nothing else. With --report DIR, "
+        "write the comparison as a page, too: DIR/compare.html.",
+    )
+    group.addoption(
         "--shuffle",
         metavar="SEED",
         type=int,

@@ -1,4 +1,4 @@
-"""The folder of a run's report: behaviors.json and junit.xml, and in previous/ the last ones that had verdicts."""
+"""The folder of a run's report, and in previous/ the last report that had verdicts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from lessons.verdict_names import INCONCLUSIVE
+from lessons.catalogue import test_id
+from lessons.verdict_names import BROKEN, INCONCLUSIVE, NOT_OBSERVED
+from runner.evidence_files import EVIDENCE
+from runner.verdicts import Ledger
+
+#: The elements of the file for CI about a phase that did not pass, and the attributes that count them.
+TAGS = {BROKEN: "failure", INCONCLUSIVE: "error", NOT_OBSERVED: "skipped"}
+COUNTS = {"failure": "failures", "error": "errors", "skipped": "skipped"}
 
 BEHAVIORS, JUNIT, PREVIOUS = "behaviors.json", "junit.xml", "previous"
+PAGE, SUMMARY = "index.html", "summary.md"
+
+#: All that a run writes into its folder. The script `environment` knows it, too.
+PARTS = (BEHAVIORS, JUNIT, PAGE, SUMMARY, EVIDENCE)
 
 
 class Report:
@@ -39,11 +50,14 @@ class Report:
             previous = self.folder / PREVIOUS
             shutil.rmtree(previous, ignore_errors=True)
             previous.mkdir(parents=True)
-            for name in (BEHAVIORS, JUNIT):
+            for name in PARTS:
                 if (self.folder / name).exists():
                     os.replace(self.folder / name, previous / name)
-        for name in (BEHAVIORS, JUNIT):
-            (self.folder / name).unlink(missing_ok=True)
+        for name in PARTS:
+            if (self.folder / name).is_dir():
+                shutil.rmtree(self.folder / name)
+            else:
+                (self.folder / name).unlink(missing_ok=True)
 
     def write(self, **parts: Any) -> None:
         """Write behaviors.json completely, or not at all: `{"run": {...}, "behaviors": [...], "tests": {...}}`."""
@@ -53,26 +67,67 @@ class Report:
         """Write the same on one line, which is ten times as fast."""
         self._write(json.dumps(parts, ensure_ascii=False))
 
-    def _write(self, text: str) -> None:
+    def write_pages(self, whole: dict[str, Any]) -> None:
+        """Write what people read: the page and the summary, which a pipeline's own page shows, too, where it asks for it."""
+        # They take half a second to import, and a run needs them only at its end.
+        from lessons.page import page
+        from lessons.summary import append_to_step_summary, markdown
+
+        text = markdown(whole)
+        self._write(text, SUMMARY)
+        append_to_step_summary(text)
+        self._write(page(whole), PAGE)
+
+    def _write(self, text: str, name: str = BEHAVIORS) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        attempt = self.folder / f".{BEHAVIORS}.{os.getpid()}"
-        attempt.write_text(text + "\n", encoding="utf-8")
-        os.replace(attempt, self.folder / BEHAVIORS)
+        attempt = self.folder / f".{name}.{os.getpid()}"
+        attempt.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        os.replace(attempt, self.folder / name)
 
 
-def mark_inconclusive_as_errors(junit: Path) -> None:
-    """Turn the failures of inconclusive tests in the file for CI into errors."""
+def finish_junit(junit: Path, ledger: Ledger) -> None:
+    """Give the file for CI the verdicts and the reasons of behaviors.json; pytest knows failures only.
+
+    Each case has its test's verdict as a property. What did not pass is a failure, an error or skipped, as its verdict
+    says, with the reason in one line as its message. Lines are counted from 1.
+    """
     if not junit.exists():
         return
     tree = ElementTree.parse(junit)
     for suite in tree.iter("testsuite"):
-        changed = 0
+        cases: dict[tuple[str, str], list[ElementTree.Element]] = {}
         for case in suite.iter("testcase"):
-            properties = {it.get("name"): it.get("value") for it in case.iter("property")}
-            failure = case.find("failure")
-            if failure is not None and properties.get("verdict") == INCONCLUSIVE:
-                failure.tag = "error"
-                changed += 1
-        for name, change in (("failures", -changed), ("errors", changed)):
-            suite.set(name, str(int(suite.get(name, "0")) + change))
+            case.set("name", test_id(case.get("name", "")))
+            if line := case.get("line"):
+                case.set("line", str(int(line) + 1))
+            cases.setdefault((case.get("classname", ""), case.get("name", "")), []).append(case)
+        for test, result in ledger.results.items():
+            _finish(cases.get(_name_of_case(test), []), ledger.verdict_of(test)[0], result.not_passed)
+        for tag, name in COUNTS.items():
+            for element in suite.iter(tag):
+                element.set("message", next(iter(element.get("message", "").splitlines()), ""))
+            suite.set(name, str(sum(1 for _ in suite.iter(tag))))
     tree.write(junit, encoding="utf-8", xml_declaration=True)
+
+
+def _name_of_case(test: str) -> tuple[str, str]:
+    """The class name and the name that pytest gives the case of a test."""
+    path, bracket, parameters = test.partition("[")
+    file, *classes, name = path.split("::") if "::" in path else (path, "")
+    return ".".join([file.replace("/", ".").removesuffix(".py"), *classes]), f"{name}{bracket}{parameters}"
+
+
+def _finish(cases: list[ElementTree.Element], verdict: str, not_passed: list[tuple[str, str]]) -> None:
+    """Finish the cases of one test. It has a second one if both the call and the teardown failed; only that has properties."""
+    elements = [element for case in cases for element in case if element.tag in COUNTS]
+    for element, (of_phase, reason) in zip(elements, not_passed, strict=False):
+        element.tag = TAGS[of_phase]
+        element.set("message", reason)
+    properties = [it for case in cases for it in case.iter("property") if it.get("name") != "verdict"]
+    properties.append(ElementTree.Element("property", name="verdict", value=verdict))
+    for case in cases:
+        for old in case.findall("properties"):
+            case.remove(old)
+        new = ElementTree.Element("properties")
+        new.extend(properties)
+        case.insert(0, new)

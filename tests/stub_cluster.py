@@ -19,6 +19,7 @@ CORE = {
     "ServiceAccount": True,
     "Event": True,
     "ReplicaSet": True,
+    "Secret": True,
 }
 GROUPS = {
     "storage.k8s.io": {"StorageClass": False},
@@ -44,6 +45,10 @@ class StubCluster:
         self.version = {"major": "1", "minor": "36", "gitVersion": "v1.36.3"}
         #: The Pods of every namespace.
         self.pods: list[dict[str, Any]] = []
+        #: The Secrets of every namespace.
+        self.secrets: list[dict[str, Any]] = []
+        #: HTTP status and body of the answer to the creation of an object of a kind.
+        self.creates: dict[str, tuple[int, dict[str, Any]]] = {}
         self.requests: list[tuple[str, str]] = []
         #: Answers that replace the usual ones: (method, path) to HTTP status and body.
         self.answers: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
@@ -94,6 +99,10 @@ class StubCluster:
             return self._namespace(method, path.removeprefix("/api/v1/namespaces").strip("/"), query, body)
         kinds = [kind for kinds in (CORE, *GROUPS.values()) for kind in kinds]
         kind = max(kinds, key=lambda kind: path.rfind(f"/{plural(kind)}"))
+        if method == "POST" and kind in self.creates:
+            return self.creates[kind]
+        if kind == "Secret" and method == "GET":
+            return 200, self.secrets[0]
         if method == "GET" and not path.endswith(plural(kind)):
             return 200, {"apiVersion": "v1", "kind": kind, "metadata": {"name": path.rpartition("/")[2]}}
         items = {"Node": self.nodes, "Pod": self.pods}.get(kind, [])

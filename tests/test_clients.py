@@ -53,7 +53,7 @@ def node(
     ],
 )
 def test_the_reply_has_curls_status(output: Output, status: int | None) -> None:
-    assert clients._reply(output).status == status
+    assert clients._reply("http://web", output).status == status
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_reply_has_curls_status(output: Output, status: int | None) -> None:
 )
 def test_a_request_that_was_not_sent_is_an_error(output: Output) -> None:
     with pytest.raises(RuntimeError, match="could not send its request"):
-        clients._reply(output)
+        clients._reply("http://web", output)
 
 
 class Refusing:

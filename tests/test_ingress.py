@@ -124,7 +124,7 @@ class Curl:
     def __init__(self, *replies: str, error: str = "", code: int = 0) -> None:
         self._output = Output("".join(reply + BETWEEN for reply in replies), error, code)
 
-    def run(self, *_: str) -> Output:
+    def quietly(self, *_: str) -> Output:
         """One curl."""
         return self._output
 

@@ -5,6 +5,7 @@ A run takes the machine about a second, so tests about the same run share it.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -21,10 +22,12 @@ from typing import IO, Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from fixtures.api import Api, Connection
 from machine.engine import Engine
 from runner import run as runs
+from tests.schema import violations
 from tests.stub_cluster import StubCluster, kubeconfig
 
 ROOT = Path(__file__).parent.parent
@@ -51,8 +54,9 @@ class Ended:
 
     @property
     def json(self) -> dict[str, Any]:
-        """behaviors.json."""
+        """behaviors.json, which is valid however the run ended."""
         found: dict[str, Any] = json.loads((self.report / "behaviors.json").read_text())
+        assert violations(found) == []
         return found
 
     def verdicts(self) -> dict[str, str]:
@@ -138,6 +142,8 @@ def sample(tmp_path: Path, stub: StubCluster) -> Sample:
 OUTCOMES = """
 from fixtures.api import ApiRefusal
 from fixtures.inconclusive import Inconclusive, NotObserved
+from fixtures.patience import Budget
+from fixtures.waiting import eventually
 
 def refusal(status, message=""):
     return ApiRefusal("GET /x", status, '{"message": "%s"}' % message.replace('"', '\\\\"'))
@@ -201,6 +207,14 @@ def test_xfail(): assert False
 @shows("lacks")
 def test_lacks(outside): pass
 
+@shows("waits")
+def test_waits():
+    looks = []
+    for look in eventually(within=Budget(5, "pod_starts")):
+        with look:
+            looks.append(1)
+            assert len(looks) > 1
+
 @shows("several")
 def test_one_of_several(): pass
 
@@ -228,6 +242,7 @@ EXPECTED = {
     "skipped": "not observed",
     "xfail": "inconclusive",
     "lacks": "not observed",
+    "waits": "holds",
     "several": "broken",
 }
 
@@ -261,6 +276,24 @@ def test_inconclusive_tests_are_errors_in_junit(outcomes: Ended) -> None:
     assert tags["test_lacks"] == ["skipped"]
     assert suite.get("failures") == str(sum(found == ["failure"] for found in tags.values()))
     assert suite.get("errors") == str(sum(found == ["error"] for found in tags.values()))
+
+
+def told(junit: Path) -> list[tuple[Any, ...]]:
+    """What a file for CI says of each test, without times. What the cluster lacks depends on this machine."""
+    found = []
+    for case in ElementTree.parse(junit).iter("testcase"):
+        about = [case.get(key) for key in ("classname", "name", "file", "line")]
+        properties = {it.get("name"): it.get("value") for it in case.iter("property")}
+        properties = {name: value for name, value in properties.items() if "waited" not in str(name)}
+        elements = [(it.tag, it.get("message")) for it in case if it.tag != "properties"]
+        found.append((*about, properties, elements if case.get("name") != "test_lacks" else []))
+    return sorted(found, key=lambda it: str(it[1]))
+
+
+def test_the_stored_file_for_ci_is_what_a_run_writes(outcomes: Ended) -> None:
+    stored = ROOT / "tests" / "reports" / "junit.xml"
+
+    assert told(stored) == told(outcomes.report / "junit.xml"), "write it anew: .venv/bin/python -m tests.junit"
 
 
 def test_inconclusive_tests_are_errors_in_a_file_that_the_user_names(sample: Sample, tmp_path: Path) -> None:
@@ -302,6 +335,62 @@ def test_a_missing_image_is_inconclusive_and_its_reason_has_the_remedy(tmp_path:
     assert run.verdicts() == {"called": "inconclusive", "set-up": "inconclusive"}
     assert run.reason("called").startswith(f"{why}./verify --list-images; assert [Pod web] == []")
     assert run.reason("set-up").startswith(f"{why}./verify --list-images; assert [Pod web] == []")
+
+
+WITH_A_SECRET = """
+from fixtures.api import refused
+
+@shows("shown")
+def test_shown(kube, capsys):
+    password = kube.get("Secret", "planted").data["password"]
+    print(password)
+    assert password == "another one"
+
+@shows("refused")
+def test_refused(kube):
+    kube.get("Secret", "planted")
+    with refused(409):
+        kube.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}})
+    raise RuntimeError("planted-by-the-test")
+"""
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """A run whose tests read a Secret and fail. The Secret's password is also in a refusal and in a Pod's environment."""
+    folder, cluster = tmp_path_factory.mktemp("planted"), StubCluster()
+    password = base64.b64encode(b"planted-by-the-test").decode()
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "planted"}, "data": {"password": password}}
+    container = {"name": "web", "image": "nginx:1", "env": [{"name": "PASSWORD", "value": "planted-by-the-test"}]}
+    cluster.secrets = [secret]
+    cluster.pods = [{"metadata": {"name": "web"}, "spec": {"containers": [container]}, "status": {"phase": "Pending"}}]
+    cluster.creates["Pod"] = 409, {"message": "planted-by-the-test is taken"}
+    write_sample(folder, WITH_A_SECRET, {})
+    run = ended(folder, start(folder, cluster.address))
+    cluster.close()
+    return run
+
+
+def test_a_secrets_data_is_in_no_report(planted: Ended) -> None:
+    texts = {path.name: path.read_text() for path in planted.report.rglob("*") if path.is_file()}
+
+    assert planted.verdicts() == {"shown": "broken", "refused": "inconclusive"}
+    assert {"behaviors.json", "junit.xml", "objects.yaml"} <= texts.keys()
+    assert "(hidden) is taken" in texts["behaviors.json"]
+    assert "value: (hidden)" in texts["objects.yaml"]
+    for text in (*texts.values(), planted.printed):
+        assert "planted-by-the-test" not in text
+        assert base64.b64encode(b"planted-by-the-test").decode() not in text
+
+
+def test_a_failed_test_leaves_what_its_namespace_held(planted: Ended) -> None:
+    folder = planted.report / planted.json["tests"]["suites/test_sample.py::test_shown"]["evidence"]
+
+    assert folder.parent.name == "evidence"
+    (pod,) = [it for it in yaml.safe_load_all((folder / "objects.yaml").read_text()) if it["kind"] == "Pod"]
+    assert pod["status"] == {"phase": "Pending"}
+    assert (folder / "nodes.yaml").exists()
+    assert (folder / "events.txt").exists()
 
 
 CHOICE = """

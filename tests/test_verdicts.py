@@ -6,11 +6,12 @@ import pytest
 
 from fixtures.api import ApiRefusal
 from fixtures.inconclusive import Inconclusive, NotObserved
+from fixtures.waiting import Wait
 from lessons.catalogue import Behavior
 from lessons.verdict_names import summary
 from machine.exits import BROKEN, HOLDS, NOTHING
 from runner.evidence import IMAGE_MISSING, POD_REFUSED
-from runner.verdicts import Ledger, TestResult, judge
+from runner.verdicts import Ledger, TestResult, bounded, by_budget, judge, longest
 
 CATALOGUE = {
     name: Behavior(name, "pods", "It does.", "that it does", planned=name.endswith("planned"))
@@ -237,7 +238,42 @@ def test_a_test_says_what_it_waited_for() -> None:
 
     ledger = ledger_of(report("t", ["objects/a"], when="setup"), report("t", ["objects/a"]), ended)
 
-    assert ledger.tests() == {"t": {"verdict": "holds", "seconds": 1.5, "waited": {"pod_starts": 2.5}}}
+    assert ledger.tests() == {
+        "t": {"verdict": "holds", "reason": None, "seconds": 1.5, "waited": {"pod_starts": 2.5}},
+    }
+
+
+def test_a_test_says_when_it_ran_and_what_it_saw() -> None:
+    setup, call, teardown = (report("t", ["objects/a"], when=when) for when in ("setup", "call", "teardown"))
+    for number, phase in enumerate((setup, call, teardown)):
+        vars(phase).update(start=1000.0 + number, worker_id="gw1")
+    vars(teardown).update(seen=["Pod web is Running"], waits=[("pod_starts", 1001.25, 0.5)])
+
+    (more,) = ledger_of(setup, call, teardown).tests(since=990.0).values()
+
+    assert (more["began"], more["worker"], more["behaviors"]) == (10.0, "gw1", ["objects/a"])
+    assert more["phases"] == {"setup": 0.5, "call": 0.5, "teardown": 0.5}
+    assert more["waits"] == [{"for": "pod_starts", "began": 11.25, "seconds": 0.5}]
+    assert more["seen"] == ["Pod web is Running"]
+    assert (more["failure"], more["evidence"]) == (None, None)
+
+
+def test_of_many_waits_the_longest_are_kept_in_their_order() -> None:
+    waits = [Wait("pod_starts", 1000.0 + number, 1 + number / 10) for number in range(60)]
+
+    kept = longest([*waits, Wait("stays_so", 999.0, 0.05)])
+
+    assert [began for _, began, _ in kept] == [1020.0 + number for number in range(40)]
+    assert by_budget(waits) == {"pod_starts": pytest.approx(60 + 177)}
+
+
+def test_the_text_of_a_failure_is_bounded() -> None:
+    lines = bounded("\n".join(["x" * 1000, *map(str, range(200))])).splitlines()
+
+    assert len(lines) == 101
+    assert lines[0] == "x" * 400 + "..."
+    assert lines[50] == "(101 lines are left out)"
+    assert lines[-1] == "199"
 
 
 def test_a_behavior_says_what_was_simulated() -> None:

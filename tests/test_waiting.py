@@ -11,7 +11,7 @@ import pytest
 from fixtures import waiting
 from fixtures.inconclusive import Inconclusive
 from fixtures.patience import BUDGETS, Budget, Patience
-from fixtures.waiting import eventually, throughout, waited
+from fixtures.waiting import eventually, throughout, waits
 
 
 def test_eventually_ends_at_the_first_look_that_holds() -> None:
@@ -93,23 +93,25 @@ def test_throughout_fails_at_the_first_look_that_does_not_hold() -> None:
     assert note.startswith("no longer so at look 3")
 
 
-def test_waited_has_the_seconds_of_each_budget() -> None:
-    budgets, waits = Patience(), 0
-    waited()
+def test_each_wait_is_noted_with_its_budget_its_beginning_and_its_seconds() -> None:
+    budgets, looks = Patience(), 0
+    waits()
+    before = time.time()
     for _ in range(2):
         for look in eventually(within=budgets.pod_goes, every=0.01):
             with look:
-                waits += 1
-                assert waits % 2 == 0
+                looks += 1
+                assert looks % 2 == 0
     with pytest.raises(AssertionError):
         for look in eventually(within=0.02, every=0.01):
             with look:
                 raise AssertionError("no")
 
-    seconds = waited()
-    assert seconds.keys() == {"pod_goes", "0.02 s"}
-    assert 0.02 <= seconds["pod_goes"] < 1
-    assert waited() == {}
+    noted = waits()
+    assert [wait.budget for wait in noted] == ["pod_goes", "pod_goes", "0.02 s"]
+    assert all(0.01 <= wait.seconds < 1 for wait in noted)
+    assert all(before <= wait.began <= time.time() for wait in noted)
+    assert waits() == []
 
 
 def test_patience_multiplies_every_budget_and_has_the_factor() -> None:
@@ -147,7 +149,7 @@ def test_a_budget_outlasts_the_periods_that_can_fall_into_it(budget: str, period
 def failed_wait(patience: Patience, monkeypatch: pytest.MonkeyPatch) -> pytest.ExceptionInfo[Exception]:
     """The exception of a wait for a Pod whose two looks fail, as if each took half of its budget."""
     monkeypatch.setattr(waiting, "patience", patience)
-    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=itertools.count(step=1000).__next__))
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=itertools.count(step=1000).__next__, time=time.time))
     with pytest.raises(Exception, match="web is Pending") as failure:
         for look in eventually(within=patience.pod_starts):
             with look:
