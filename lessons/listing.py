@@ -22,8 +22,17 @@ SUGGESTED = 3
 
 
 def in_order() -> list[Behavior]:
-    """All behaviors in the order in which a learner should read them: by topic, then as their document has them."""
-    return sorted(catalogue().values(), key=lambda behavior: TOPICS.index(behavior.topic))
+    """All behaviors in the order in which a learner should read them: by topic, then by their tests in the topic's suite."""
+    lines: dict[tuple[str, str], int] = {}
+    for lesson in sources.every().values():
+        for name in lesson.behaviors:
+            lines.setdefault((name, lesson.file), lesson.line)
+
+    def place(behavior: Behavior) -> tuple[int, int]:
+        suite = f"suites/test_{behavior.topic.replace(' ', '_')}.py"
+        return TOPICS.index(behavior.topic), lines.get((behavior.id, suite), 0)
+
+    return sorted(catalogue().values(), key=place)
 
 
 def listing(capabilities: Mapping[str, str | None] | None = None, only: Collection[str] | None = None) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from fixtures import waiting
+from fixtures.hidden import hide
 from fixtures.kube import last_read
 from fixtures.patience import name_of
 from lessons.catalogue import test_id
@@ -120,7 +121,7 @@ def _place(frame: FrameType | None) -> str:
 
 
 def _one_line(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(hide(text).split())
     return text if len(text) <= WIDTH else f"{text[:WIDTH]}..."
 
 

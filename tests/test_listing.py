@@ -40,6 +40,14 @@ def test_every_behavior_has_one_line_in_the_order_of_topics() -> None:
     assert topics == sorted(topics, key=TOPICS.index)
 
 
+def test_behaviors_of_a_topic_are_in_the_order_of_its_suite() -> None:
+    pods = [it.id for it in in_order() if it.topic == "pods"]
+
+    lines = [min(it.line for it in lessons_of(name) if it.file == "suites/test_pods.py") for name in pods]
+    assert lines == sorted(lines)
+    assert lines[0] < lines[-1]
+
+
 def test_a_line_has_id_topic_and_needs_in_columns() -> None:
     lines = {line.split()[0]: line for line in listing()}
 
@@ -238,6 +246,7 @@ def test_the_list_of_chosen_behaviors_has_only_them(verify: Verify) -> None:
     ids = [line.split()[0] for line in done.stdout.splitlines()]
     assert done.returncode == 0
     assert ids == [POD, *(it.id for it in in_order() if it.topic == "lost nodes")]
+    assert len(ids) > 1
 
 
 def test_the_list_says_what_a_named_cluster_can_show_and_creates_nothing_there(

@@ -255,6 +255,17 @@ def test_a_process_answers_without_being_interrupted(tmp_path: Path, monkeypatch
     }
 
 
+def test_an_answer_has_no_data_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.hidden._values", {"s3cr3t-planted"})
+    monkeypatch.setattr(inquiry, "last_read", lambda: "ConfigMap with s3cr3t-planted")
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "suites/test_x.py::test_a (call)")
+    monkeypatch.setattr(waiting, "_going", waiting.Going(5, 0, AssertionError("found s3cr3t-planted")))
+
+    answer = inquiry.look(None)
+
+    assert (answer["read"], answer["wait"]["said"]) == ("ConfigMap with (hidden)", "found (hidden)")
+
+
 @pytest.mark.usefixtures("default_handler")
 def test_a_handler_never_raises(tmp_path: Path) -> None:
     inquiry.answer(tmp_path, "gw7")
