@@ -42,13 +42,15 @@ def test_without_javascript_everything_is_there_and_nothing_that_needs_it(opened
     assert page.locator("[id='objects/pod-from-yaml'] > .body").is_visible()
 
 
-def test_on_paper_everything_is_open(opened: Opened, few: list[str]) -> None:
-    page = opened(page_of(part_of("failures", few)), script=False)
+def test_on_paper_everything_is_open_and_dark_on_light(opened: Opened, few: list[str]) -> None:
+    page = opened(page_of(part_of("failures", few)), script=False, dark=True)
+    on_screen = page.evaluate("getComputedStyle(document.body).color")
 
     page.emulate_media(media="print")
 
     assert page.locator("pre").count() > 3
     assert page.locator("pre").locator("visible=true").count() == page.locator("pre").count()
+    assert page.evaluate("getComputedStyle(document.body).color") != on_screen
 
 
 def test_the_search_looks_at_claims_and_at_code(opened: Opened) -> None:
