@@ -202,7 +202,7 @@ class Progress:
 
     def __init__(self, config: pytest.Config, earlier: Path, answers: Path) -> None:
         self._config, self._answers = config, answers
-        self._course = Course(seconds_of(earlier), config.getoption("numprocesses", None) or 1)
+        self._course = Course(seconds_of(earlier))
         self._seconds: dict[str, float] = {}
         self._lock = RLock()
         #: What wakes the thread: SIGUSR1 with what this process's own test does, or None at the end. Unlike a lock, it may
@@ -216,6 +216,7 @@ class Progress:
     def pytest_runtestloop(self) -> Generator[None, object, object]:
         """Print while the tests run."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        self._course.workers = self._config.getoption("numprocesses", None) or 1  # xdist has made a number of "auto"
         # Without xdist pytest captures the standard output while a test runs. This is the original one.
         self._stdout = sys.stdout
         stream = _copy_of(self._stdout) if reporter else None

@@ -499,7 +499,7 @@ def test_nothing_of_the_line_stays(terminal: tuple[str, list[str]]) -> None:
 
 def test_an_interrupt_takes_the_line_away(tmp_path: Path, stub: StubCluster) -> None:
     sample(tmp_path)
-    shown = Terminal(tmp_path, stub.address, "-n", "2", "--dist", "loadgroup")
+    shown = Terminal(tmp_path, stub.address, "-n", "auto", "--dist", "loadgroup")
     until(lambda: " of 4, about " in shown.plain, shown.process)
     shown.process.send_signal(signal.SIGINT)
     (tmp_path / "go").touch()
