@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 #: Options of the suite whose values may be the names of files or folders, and how many they have.
-PATHS = {"--report": 1, "--rerun": 1, "--behavior": 1, "--explain": 1, "--compare": 2}
+PATHS = {"--report": 1, "--rerun": 1, "--behavior": 1, "--explain": 1, "--book": 1, "--compare": 2}
 
 #: The options that only print something: they begin no report, even if they are used in a wrong way.
-PRINTING = ("--list", "--explain", "--compare")
+PRINTING = ("--list", "--explain", "--book", "--compare")
 
 
 def joined(args: list[str]) -> list[str]:

@@ -55,6 +55,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Print a behavior's claim, needs, tests, manifests and last verdict, and do nothing else.",
     )
     group.addoption(
+        "--book",
+        metavar="FILE",
+        help="Write all claims with their manifests and their tests into this file, as a page, and do nothing else.",
+    )
+    group.addoption(
         "--list-images", action="store_true", help="Print every image that a run needs, and do nothing else."
     )
     group.addoption(

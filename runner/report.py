@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from lessons.catalogue import test_id
 from lessons.verdict_names import BROKEN, INCONCLUSIVE, NOT_OBSERVED
+from machine.progress import line_of
 from runner.evidence_files import EVIDENCE
 from runner.verdicts import Ledger
 
@@ -76,7 +78,12 @@ class Report:
         text = markdown(whole)
         self._write(text, SUMMARY)
         append_to_step_summary(text)
-        self._write(page(whole), PAGE)
+        try:
+            self._write(page(whole), PAGE)
+        except OSError:
+            raise
+        except Exception as error:  # a mistake in the page must not take the verdicts away
+            print(f"kubehave: the page cannot be made: {type(error).__name__}: {line_of(error)}", file=sys.stderr)
 
     def _write(self, text: str, name: str = BEHAVIORS) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -264,3 +264,18 @@ def test_the_environment_of_selftest_has_all_of_a_run_in_the_same_versions(root:
 
     assert a_run
     assert a_run < selftest
+
+
+def test_the_book_needs_neither_cluster_nor_report(verify: Verify, tmp_path: Path) -> None:
+    done = verify("--book", str(tmp_path / "book.html"))
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "objects/replicaset-of-three" in (tmp_path / "book.html").read_text()
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_book_that_cannot_be_written_is_one_line(verify: Verify, tmp_path: Path) -> None:
+    done = verify("--book", str(tmp_path / "missing" / "book.html"))
+
+    assert done.returncode == 12
+    assert the_one_line(done).startswith("kubehave: the book cannot be written: ")

@@ -301,7 +301,7 @@ def test_inconclusive_tests_are_errors_in_a_file_that_the_user_names(sample: Sam
 
     (suite,) = ElementTree.parse(tmp_path / "ci.xml").iter("testsuite")
     assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
-    assert run.printed.endswith("kubehave: report: report/behaviors.json and ci.xml\n")
+    assert run.printed.endswith("kubehave: report: report/index.html; for programs report/behaviors.json and ci.xml\n")
 
 
 WITHOUT_IMAGE = """
@@ -430,7 +430,10 @@ def test_a_behavior_that_was_looked_at_in_part_does_not_hold(chosen: Ended) -> N
 def test_the_report_is_in_the_requested_folder(chosen: Ended, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert (chosen.report / "behaviors.json").exists()
     assert (chosen.report / "junit.xml").exists()
-    assert chosen.printed.endswith(f"kubehave: report: {chosen.report}/junit.xml and behaviors.json\n")
+    folder = chosen.report
+    assert chosen.printed.endswith(
+        f"kubehave: report: {folder}/index.html; for programs {folder}/behaviors.json and {folder}/junit.xml\n"
+    )
     assert list(tmp_path_factory.getbasetemp().glob("chosen*/report")) == []
 
 
