@@ -82,6 +82,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     about = [cluster_of(run), times_of(run), f"began {run['began']}" if run.get("began") else "", version, rerun]
     head = [
         f"# kubehave: {escaped(verdict_on(report))}",
+        *(f"This cluster was wrong on purpose: {escaped(fault['says'])}" for fault in run.get("faults") or ()),
         f"{escaped(summary(list(rows))[0])}." if rows else "",
         f"{escaped('; '.join(part for part in about if part))}." if any(about) else "",
     ]

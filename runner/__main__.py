@@ -12,7 +12,7 @@ import pytest
 PATHS = {"--report": 1, "--rerun": 1, "--behavior": 1, "--explain": 1, "--book": 1, "--compare": 2}
 
 #: The options that only print something: they begin no report, even if they are used in a wrong way.
-PRINTING = ("--list", "--explain", "--book", "--compare")
+PRINTING = ("--list", "--explain", "--book", "--compare", "--faults")
 
 
 def joined(args: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from faults.files import named
 from lessons.catalogue import SUITES
 from machine.exits import USAGE, CannotRun
 
@@ -68,6 +69,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Print the rights that a run needs (with --allow-cluster-scoped-changes those too), and do nothing else.",
     )
     group.addoption(
+        "--faults",
+        action="store_true",
+        help="Print the ways in which --fault makes a cluster wrong, and do nothing else.",
+    )
+    group.addoption(
+        "--fault",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="Make the run's own cluster wrong in this way (see --faults), test what is chosen, and make it right again. May be "
+        "given several times.",
+    )
+    group.addoption(
         "--require-all",
         action="store_true",
         help='Treat "not observed" as an error.',
@@ -120,6 +134,10 @@ def check_usage(config: pytest.Config) -> None:
         raise CannotRun("--patience must be a number above 0", USAGE)
     if option.context and (option.keep or option.node_image):
         raise CannotRun("--keep and --node-image are for the run's own cluster; they do not go with --context", USAGE)
+    if option.context and option.fault:
+        raise CannotRun("--fault is for the run's own cluster; it does not go with --context", USAGE)
+    for name in option.fault:
+        named(name)
     if option.allow_cluster_scoped_changes and not option.context:
         raise CannotRun("--allow-cluster-scoped-changes needs --context", USAGE)
     if option.keep_namespaces != "never" and not (option.keep or option.context):

@@ -186,7 +186,7 @@ def test_the_nodes_kubectl_is_copied_once_if_there_is_none(monkeypatch: pytest.M
     monkeypatch.setattr(kubectls, "kind_nodes", lambda _: KindNodes(Copies("podman"), "k"))
     monkeypatch.setattr(kubectls, "all_nodes", lambda _: [Fields.of(NODE)])
 
-    found = {kubectls._program(cast("Api", object())) for _ in range(2)}
+    found = {kubectls.program(cast("Api", object())) for _ in range(2)}
 
     assert found == {str(tmp_path / "kubehave" / "kubectl" / "v1.99.0-amd64" / "kubectl")}
     assert [Path(path).read_text() for path in found] == ["kubectl"]

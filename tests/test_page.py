@@ -565,3 +565,12 @@ def test_every_verdict_has_a_mark_of_its_own() -> None:
 
     assert {css_class(verdict) for verdict in (*MEANINGS, DID_NOT_RUN)} == marks.keys()
     assert len({marks[css_class(verdict)] for verdict in MEANINGS}) == len(MEANINGS)
+
+
+def test_a_cluster_that_was_wrong_on_purpose_is_said_above_everything() -> None:
+    run = {"exit_code": 1, "reason": None, "faults": [{"name": "no-x", "says": f"There is no x. {HOSTILE}"}]}
+
+    document = Document(page({"run": run, "behaviors": [], "tests": {}}))
+
+    assert "wrong on purpose" in " ".join(document.texts)
+    assert HOSTILE not in document.html

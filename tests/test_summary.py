@@ -186,3 +186,10 @@ def test_a_step_summary_that_cannot_be_written_is_named_in_a_line(
 
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("kubehave: the step summary cannot be written: [Errno 21] Is a directory")
+
+
+def test_a_cluster_that_was_wrong_on_purpose_is_said_first() -> None:
+    text = shown(markdown(report(row("torn", "broken", "why"), faults=[{"name": "no-x", "says": "There is no *x*."}])))
+
+    assert "This cluster was wrong on purpose: There is no *x*." in text
+    assert text.index("wrong on purpose") < text.index("torn")

@@ -1,0 +1,270 @@
+"""Makes clusters wrong in one known way each, runs the suites on them, and checks which behaviors are broken.
+
+`tox run -e faults` does this for every fault whose result is missing or out of date, one after another; an interrupted
+run goes on where it stopped. `tox run -e faults -- NAME...` does it for these faults anew. Each result is stored in
+docs/faults.json, and docs/faults.md is generated from that file. `--table` only writes docs/faults.md.
+
+`--few NAME...` runs only the tests of what a fault must break, and five others, on one cluster that is made right again after
+each fault. `--few` alone makes one cluster wrong in five ways at once, one of each kind, and does the same; the cluster goes
+after that. Nothing is stored.
+
+Exit code 1: a behavior that must break holds, one that must hold is broken or inconclusive, or, after all faults, there is a
+behavior that no fault breaks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from faults.files import KINDS, Fault, faults, named
+from lessons.catalogue import WALKTHROUGHS, catalogue
+from lessons.verdict_names import BROKEN, HOLDS, INCONCLUSIVE
+from machine.exits import BROKEN as WRONG
+from machine.exits import INTERRUPTED, CannotRun
+from machine.signals import interrupted_by_signals
+from machine.steps import duration
+
+ROOT = Path(__file__).parent.parent
+RESULTS, TABLE = ROOT / "docs" / "faults.json", ROOT / "docs" / "faults.md"
+
+#: What tests are made of. If it changes, all results are out of date.
+OF_TESTS = ("behaviors", "fixtures", "manifests", "suites")
+
+#: Behaviors that hardly any fault concerns, and whose tests are short. `--few` runs them beside what must break.
+INNOCENTS = (
+    "core-concepts/containers-of-a-pod-share-localhost-and-storage",
+    "objects/logs-of-a-pod",
+    "core-concepts/metadata-is-typed-labels-are-free",
+    "core-concepts/targetport-defaults-to-port",
+    "core-concepts/replicaset-adopts-earlier-pods",
+)
+
+#: The faults of `--few` alone: one of each kind that breaks something. They do not hide one another.
+FEW = (
+    "local-policy-is-ignored",
+    "no-job-controller",
+    "a-node-port-is-closed",
+    "everybody-may-do-everything",
+    "a-second-create-succeeds",
+)
+
+
+def say(line: str) -> None:
+    """Print one line of progress."""
+    print(f"faults: {line}", flush=True)
+
+
+def digest_of_tests() -> str:
+    """A digest of everything that tests are made of: 12 hexadecimal digits."""
+    whole = hashlib.sha256()
+    for folder in OF_TESTS:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".yaml"):
+                whole.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return whole.hexdigest()[:12]
+
+
+def problems(fault: Fault, report: Mapping[str, Any]) -> Iterator[str]:
+    """What a run on the wrong cluster has shown that the fault's file does not say, one line each."""
+    for row in report["behaviors"]:
+        name, verdict, reason = row["id"], row["verdict"], row.get("reason")
+        if name in fault.breaks:
+            if verdict != BROKEN:
+                yield f"{name} must be broken, but it is: {verdict}{f' ({reason})' if reason else ''}"
+        elif (verdict == BROKEN and name not in fault.may_break) or (
+            verdict == INCONCLUSIVE and name not in fault.may_be_inconclusive
+        ):
+            yield f"{name} must hold, but it is {verdict}: {reason}"
+    if missing := fault.breaks - {row["id"] for row in report["behaviors"]}:
+        yield f"not in the report: {', '.join(sorted(missing))}"
+
+
+def result_of(fault: Fault, report: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """What is stored about a run on the wrong cluster."""
+    by_verdict = {
+        verdict: {row["id"]: row["reason"] for row in report["behaviors"] if row["verdict"] == verdict}
+        for verdict in (BROKEN, INCONCLUSIVE)
+    }
+    return {
+        "fault": fault.digest,
+        "tests": digest_of_tests(),
+        "date": datetime.date.today().isoformat(),
+        "seconds": round(seconds),
+        "holds": sum(row["verdict"] == HOLDS for row in report["behaviors"]),
+        **by_verdict,
+        "broken_tests": sorted(test for test, one in report["tests"].items() if one["verdict"] == BROKEN),
+    }
+
+
+def run(names: Sequence[str], options: Sequence[str]) -> tuple[int, dict[str, Any] | None]:
+    """Run ./verify on a cluster with these faults; its exit code and its report, if it came to its tests."""
+    with tempfile.TemporaryDirectory(prefix="kubehave-faults-") as folder:
+        faults = [part for name in names for part in ("--fault", name)]
+        command = [str(ROOT / "verify"), *faults, "--report", folder, *options]
+        code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+        report = json.loads((Path(folder) / "behaviors.json").read_text(encoding="utf-8"))
+    return code, report if report["behaviors"] else None
+
+
+def stored() -> dict[str, Any]:
+    """The results so far, by the faults' names."""
+    return dict(json.loads(RESULTS.read_text(encoding="utf-8"))) if RESULTS.exists() else {}
+
+
+def store(results: Mapping[str, Any]) -> None:
+    """Write the results of the faults that exist, and the table."""
+    kept = {name: results[name] for name in faults() if name in results}
+    RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    TABLE.write_text("\n".join(table(kept)) + "\n", encoding="utf-8")
+
+
+def is_current(fault: Fault, results: Mapping[str, Any]) -> bool:
+    """Whether the stored result is of this fault and of these tests."""
+    found = results.get(fault.name, {})
+    return bool(found.get("fault") == fault.digest and found.get("tests") == digest_of_tests())
+
+
+def table(results: Mapping[str, Any]) -> Iterator[str]:
+    """docs/faults.md."""
+    tests = digest_of_tests()
+    broken = {name for one in results.values() for name in one[BROKEN]}
+    claims = [it for it in catalogue().values() if it.document != WALKTHROUGHS]
+    seen = sum(it.id in broken for it in claims)
+    yield "# Wrong clusters"
+    yield ""
+    yield "Each fault makes a cluster wrong in one known way."
+    yield f"So far {len(results)} of {len(faults())} faults were run, and {seen} of {len(claims)} behaviors were seen broken."
+    yield "`python -m measure.faults --table` generates this page from docs/faults.json."
+    yield ""
+    yield "## By fault"
+    for kind, what in KINDS.items():
+        yield ""
+        yield f"### {kind.replace('_', ' ').capitalize()}: {what}"
+        for fault in faults().values():
+            if fault.kind == kind:
+                yield ""
+                yield from _of_fault(fault, results.get(fault.name), tests)
+    yield ""
+    yield "## By behavior"
+    yield ""
+    yield "| behavior | faults that broke it |"
+    yield "|---|---|"
+    for behavior in claims:
+        by = [name for name, one in results.items() if behavior.id in one[BROKEN]]
+        yield f"| {behavior.id} | {', '.join(by) or 'none yet'} |"
+
+
+def _of_fault(fault: Fault, result: Mapping[str, Any] | None, tests: str) -> Iterator[str]:
+    yield f"**{fault.name}**: {fault.says}"
+    if result is None:
+        yield "Not run yet."
+        return
+    stale = result["fault"] != fault.digest or result["tests"] != tests
+    when = f"Run on {result['date']}" + (", before the last change of the fault or of the tests" if stale else "")
+    yield f"{when}: {len(result[BROKEN])} broken, {len(result[INCONCLUSIVE])} inconclusive, {result['holds']} hold."
+    if result[BROKEN] or result[INCONCLUSIVE]:
+        yield ""
+    for verdict in (BROKEN, INCONCLUSIVE):
+        for name, reason in result[verdict].items():
+            yield f"- {verdict}: {name}: {_plain(reason)}"
+
+
+def _plain(reason: str) -> str:
+    """A reason in a line of Markdown, cut."""
+    return f"`{reason.replace('`', chr(39))[:200]}`"
+
+
+def few(names: Sequence[str]) -> int:
+    """Run faults on what they must break and on five innocents: each by itself, or without names five of them at once."""
+    code = 0
+    for fault in [named(name) for name in names] or [together(FEW)]:
+        began = time.monotonic()
+        chosen = [*sorted(fault.breaks), *(it for it in INNOCENTS if it not in fault.breaks)]
+        options = [part for it in chosen for part in ("--behavior", it)]
+        said, report = run([fault.name], ["--keep", *options]) if names else run(FEW, options)
+        found = list(problems(fault, report)) if report else [f"./verify ended with {said} before its tests"]
+        code = _tell(fault, found, time.monotonic() - began) or code
+    return code
+
+
+def together(names: Sequence[str]) -> Fault:
+    """Several faults as one."""
+    parts = [named(name) for name in names]
+    return Fault(
+        ", ".join(names),
+        "",
+        " ".join(part.says for part in parts),
+        [step for part in parts for step in part.make],
+        frozenset().union(*(part.breaks for part in parts)),
+        frozenset().union(*(part.may_break for part in parts)),
+        frozenset().union(*(part.may_be_inconclusive for part in parts)),
+    )
+
+
+def _tell(fault: Fault, found: Sequence[str], seconds: float) -> int:
+    say(f"{fault.name}: {'as expected' if not found else 'NOT AS EXPECTED'} ({duration(seconds)})")
+    for line in found:
+        say(f"  {line}")
+    return WRONG if found else 0
+
+
+def all_of(names: Sequence[str]) -> int:
+    """Run these faults against all suites, or without names those whose results are missing or out of date."""
+    results, code = stored(), 0
+    chosen = [named(name) for name in names] or [it for it in faults().values() if not is_current(it, results)]
+    for number, fault in enumerate(chosen, 1):
+        say(f"{number} of {len(chosen)}: {fault.name}: {fault.says}")
+        began = time.monotonic()
+        said, report = run([fault.name], ())
+        if said == INTERRUPTED:
+            return INTERRUPTED
+        if report is None:
+            code = _tell(fault, [f"./verify ended with {said} before its tests"], time.monotonic() - began)
+            continue
+        results[fault.name] = result_of(fault, report, time.monotonic() - began)
+        store(results)
+        code = _tell(fault, list(problems(fault, report)), time.monotonic() - began) or code
+    if not names:
+        broken = {name for one in results.values() for name in one[BROKEN]}
+        unseen = [it.id for it in catalogue().values() if it.document != WALKTHROUGHS and it.id not in broken]
+        for name in unseen:
+            say(f"no fault breaks {name}")
+        code = code or (WRONG if unseen else 0)
+    return code
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m measure.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="faults (./verify --faults lists them)")
+    parser.add_argument("--few", action="store_true", help="only what must break, and five others; stores nothing")
+    parser.add_argument("--table", action="store_true", help="write docs/faults.md, and run nothing")
+    asked = parser.parse_args()
+    interrupted_by_signals()
+    try:
+        if asked.table:
+            store(stored())
+            return 0
+        return few(asked.names) if asked.few else all_of(asked.names)
+    except CannotRun as refusal:
+        say(str(refusal))
+        return refusal.exit_code
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
