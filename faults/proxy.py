@@ -104,8 +104,13 @@ class AnswersAltered:
         return None
 
     def _ask(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        """Each thread of the server has one connection, and opens it anew if the API server has closed it."""
-        for last in (False, True):
+        """Each thread of the server has one connection, and opens it anew if the API server has closed it.
+
+        A write has a connection of its own, because it is never sent twice.
+        """
+        if method != "GET":
+            self.hang_up()
+        for last in (False, True) if method == "GET" else (True,):
             connection = getattr(self._local, "connection", None)
             if connection is None:
                 connection = http.client.HTTPSConnection(self._host, self._port, context=self._context)

@@ -188,7 +188,7 @@ def with_flags(manifest: str, flags: Mapping[str, str | None]) -> str:
 
 def _replace(world: World, node: str, component: str, text: str) -> None:
     """Replace the manifest of a static Pod, and wait until its program runs anew and is healthy."""
-    running = f"crictl ps --quiet --state running --name '^{component}$'"
+    running = f"pgrep --full '^{component} ' || :"
     was = world.run(node, running).split()
     encoded, new = base64.b64encode(text.encode()).decode(), "/etc/kubernetes/new"
     world.run(node, f"echo {encoded} | base64 -d > {new} && mv {new} {MANIFESTS}/{component}.yaml")

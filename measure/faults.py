@@ -51,10 +51,10 @@ INNOCENTS = (
 
 #: The faults of `--few` alone: one of each kind that breaks something. They do not hide one another.
 FEW = (
-    "local-policy-is-ignored",
+    "clients-stay-with-one-pod",
     "no-job-controller",
     "a-node-port-is-closed",
-    "everybody-may-do-everything",
+    "no-quota-admission",
     "a-second-create-succeeds",
 )
 
