@@ -142,7 +142,7 @@ def test_an_interrupt_before_the_tests_leaves_a_kept_cluster_that_is_to_be_kept(
     (own.folder / "kept").touch()
     monkeypatch.setattr(clusters, "take_free", lambda _: own)
     monkeypatch.setattr(run, "_can_reuse", interrupt)
-    monkeypatch.setattr(run, "Run", lambda *_: SimpleNamespace(phases={}, phase=nullcontext))
+    monkeypatch.setattr(run, "Run", lambda *_: SimpleNamespace(phases={}, phase=nullcontext, faults=[]))
     option = SimpleNamespace(context=None, node_image=None, keep=keep)
 
     with pytest.raises(KeyboardInterrupt):
@@ -175,7 +175,7 @@ def test_the_engine_of_a_cluster_has_the_runs_patience(monkeypatch: pytest.Monke
     monkeypatch.setattr(patience, "factor", 3.0)
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr(nodes, "all_nodes", lambda _: [node])
-    monkeypatch.setattr(run, "Run", lambda *_: SimpleNamespace(phases={}, phase=nullcontext))
+    monkeypatch.setattr(run, "Run", lambda *_: SimpleNamespace(phases={}, phase=nullcontext, faults=[]))
     monkeypatch.setattr(clusters, "take_free", lambda _: own)
     monkeypatch.setattr("machine.engine.find", engine)
     for module in (nodes, clusters):
