@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser.install import CHROMIUM
 from tests.test_page import few  # noqa: F401
 
 #: Chromium refuses to run as root with its sandbox, and in a container /dev/shm may be too small for it.
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage"]
+
+# What a click leads to may follow a moment later, and much later on a busy machine.
+expect.set_options(timeout=30_000)
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 

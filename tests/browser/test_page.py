@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from lessons.catalogue import TOPICS, WALKTHROUGHS, catalogue
 from lessons.page import page as page_of
@@ -39,7 +40,7 @@ def test_without_javascript_everything_is_there_and_nothing_that_needs_it(opened
     if name == "book":
         page.locator("summary", has_text="objects").first.click()
     link.click()
-    assert page.locator("[id='objects/pod-from-yaml'] > .body").is_visible()
+    expect(page.locator("[id='objects/pod-from-yaml'] > .body")).to_be_visible()
 
 
 def test_on_paper_everything_is_open_and_dark_on_light(opened: Opened, few: list[str]) -> None:
@@ -104,14 +105,14 @@ def test_a_link_opens_what_it_leads_to_even_if_a_filter_hides_it(opened: Opened)
 
     page.locator("#by-topic .square").first.click()
 
-    assert page.locator(".entry[open] > .body").first.is_visible()
+    expect(page.locator(".entry[open] > .body").first).to_be_visible()
     assert len(visible(page)) == len(catalogue())
 
 
 def test_an_address_with_a_behavior_opens_it(opened: Opened) -> None:
     page = opened(html_of("whole"), part="#objects/pod-from-yaml")
 
-    assert page.locator("[id='objects/pod-from-yaml'] > .body").is_visible()
+    expect(page.locator("[id='objects/pod-from-yaml'] > .body")).to_be_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('.entry').id") == "objects/pod-from-yaml"
 
@@ -146,8 +147,8 @@ def test_a_bar_of_the_timeline_leads_to_its_behavior(opened: Opened) -> None:
 
     bar.locator(".call").click(force=True)
 
-    assert page.url.partition("#")[2] == (bar.get_attribute("href") or "").removeprefix("#")
-    assert page.locator(".entry[open]").count() == 1
+    expect(page).to_have_url(re.compile(re.escape(bar.get_attribute("href") or "no link") + "$"))
+    expect(page.locator(".entry[open]")).to_have_count(1)
 
 
 def test_the_keyboard_reaches_everything_and_opens_it(opened: Opened, few: list[str]) -> None:
@@ -171,7 +172,7 @@ def test_the_keyboard_reaches_everything_and_opens_it(opened: Opened, few: list[
 
     page.locator(".entry > summary").first.focus()
     page.keyboard.press("Enter")
-    assert page.locator(".entry > .body").first.is_visible()
+    expect(page.locator(".entry > .body").first).to_be_visible()
 
 
 LOOKS: dict[str, dict[str, Any]] = {
