@@ -48,14 +48,16 @@ class Report:
         """
         Report.begun = True
         earlier = self.folder / BEHAVIORS
-        if earlier.exists() and '"verdict"' in earlier.read_text(encoding="utf-8"):
+        ours = earlier.exists()
+        if ours and '"verdict"' in earlier.read_text(encoding="utf-8"):
             previous = self.folder / PREVIOUS
             shutil.rmtree(previous, ignore_errors=True)
             previous.mkdir(parents=True)
             for name in PARTS:
                 if (self.folder / name).exists():
                     os.replace(self.folder / name, previous / name)
-        for name in PARTS:
+        # Without behaviors.json the folder has no report of ours, and a page or a folder of these names is its user's.
+        for name in PARTS if ours else (BEHAVIORS, JUNIT):
             if (self.folder / name).is_dir():
                 shutil.rmtree(self.folder / name)
             else:
