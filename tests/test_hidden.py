@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fixtures import hidden
-from fixtures.hidden import HIDDEN, hide, hide_in, learn
+from fixtures.hidden import HIDDEN, hide, hide_in, learn, learn_text
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,29 @@ def test_the_secrets_of_a_list_and_their_string_data_count() -> None:
     learn({"kind": "Secret", "stringData": {"b": "second value"}})
 
     assert hide("first value, second value") == f"{HIDDEN}, {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "apiVersion: v1\nkind: Pod\n---\nkind: Secret\nstringData:\n  password: correct horse\n",
+        '{"kind": "Secret", "data": {"password": "Y29ycmVjdCBob3JzZQ=="}}',
+        'kind: List\nitems:\n- kind: Pod\n- kind: Secret\n  data: {password: "Y29ycmVjdCBob3JzZQ=="}\n',
+    ],
+)
+def test_what_kubectl_reads_and_prints_counts(text: str) -> None:
+    learn_text(text)
+
+    assert hide("the password is correct horse") == f"the password is {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    "text", ["kind: Secret\n\t- no YAML", "kind: Secretary\ndata: {a: correct horse}", "Secret web"]
+)
+def test_other_texts_are_ignored(text: str) -> None:
+    learn_text(text)
+
+    assert hide("correct horse") == "correct horse"
 
 
 def test_a_longer_value_that_contains_a_shorter_one_is_hidden_as_a_whole() -> None:
