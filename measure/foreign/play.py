@@ -69,7 +69,8 @@ class Play:
         folder.mkdir(parents=True)
         self._say(f"{name}: ./verify {' '.join(options)} (log {folder / 'verify.log'})")
         command = [ROOT / "verify", "--context", self.cluster.context, "--report", folder / "report"]
-        environment = {"PATH": self._path, "KUBECONFIG": str(self.cluster.kubeconfig(user))}
+        # A pipeline's own page is about the cluster that is tested, and not about those that are made for checks.
+        environment = {"PATH": self._path, "KUBECONFIG": str(self.cluster.kubeconfig(user)), "GITHUB_STEP_SUMMARY": ""}
         with (folder / "verify.log").open("wb") as log:
             process = subprocess.Popen(
                 [*map(str, command), "--patience", str(self._factor), *options],
