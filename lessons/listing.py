@@ -9,6 +9,7 @@ from typing import Any
 
 from lessons import sources
 from lessons.catalogue import NEEDS, TOPICS, Behavior, catalogue
+from lessons.sources import in_order
 from machine.exits import USAGE, CannotRun
 
 #: Columns of a paragraph.
@@ -21,20 +22,6 @@ NAMES = 14
 SUGGESTED = 3
 
 
-def in_order() -> list[Behavior]:
-    """All behaviors in the order in which a learner should read them: by topic, then by their tests in the topic's suite."""
-    lines: dict[tuple[str, str], int] = {}
-    for lesson in sources.every().values():
-        for name in lesson.behaviors:
-            lines.setdefault((name, lesson.file), lesson.line)
-
-    def place(behavior: Behavior) -> tuple[int, int]:
-        suite = f"suites/test_{behavior.topic.replace(' ', '_')}.py"
-        return TOPICS.index(behavior.topic), lines.get((behavior.id, suite), 0)
-
-    return sorted(catalogue().values(), key=place)
-
-
 def listing(capabilities: Mapping[str, str | None] | None = None, only: Collection[str] | None = None) -> list[str]:
     """One line for each behavior, or for those with the ids `only`: its id, its topic and its needs, in columns.
 
@@ -43,7 +30,7 @@ def listing(capabilities: Mapping[str, str | None] | None = None, only: Collecti
     """
     rows = [
         (it.id, it.topic, ", ".join(it.needs) or "-", _shown(it, capabilities))
-        for it in in_order()
+        for it in in_order(catalogue().values())
         if only is None or it.id in only
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

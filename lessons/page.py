@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lessons import highlight, sources
-from lessons.catalogue import DOCUMENTS, NEEDS, TOPICS, WALKTHROUGHS, Behavior, catalogue, test_id
+from lessons.catalogue import DOCUMENTS, NEEDS, WALKTHROUGHS, Behavior, catalogue, test_id
 from lessons.layout import prose, render, seconds
 from lessons.timeline import Bar, Timeline, timeline
 from lessons.verdict_names import BROKEN, HOLDS, IN_PART, INCONCLUSIVE, NOT_OBSERVED, PLANNED, RANK
@@ -248,9 +248,9 @@ def _entries(report: Report) -> list[Entry]:
     tests = report.get("tests") or {}
     capabilities = (report.get("run") or {}).get("capabilities") or {}
     behaviors = dict(catalogue()) | {name: _of_row(row) for name, row in rows.items() if name not in catalogue()}
-    shelf, known, lines = _Shelf(), _functions_by_behavior(), _first_lines()
+    shelf, known = _Shelf(), _functions_by_behavior()
     entries = []
-    for number, behavior in enumerate(sorted(behaviors.values(), key=lambda it: _place(it, lines)), 1):
+    for number, behavior in enumerate(sources.in_order(behaviors.values()), 1):
         row = rows.get(behavior.id, {})
         names = [test_id(name) for name in row["tests"]] if row.get("tests") else known.get(behavior.id, [])
         entries.append(
@@ -278,21 +278,6 @@ def _linked(text: str) -> Markup:
 def _of_row(row: Mapping[str, Any]) -> Behavior:
     """A behavior that only the report knows: another version of the catalogue had it."""
     return Behavior(row["id"], row.get("topic") or "other", row.get("says") or "", "", outdated=row.get("outdated"))
-
-
-def _place(behavior: Behavior, lines: Mapping[tuple[str, str], int]) -> tuple[int, int]:
-    """Sorts by topics, and within a topic by the line of the first test in the topic's suite."""
-    topic = TOPICS.index(behavior.topic) if behavior.topic in TOPICS else len(TOPICS)
-    return topic, lines.get((behavior.id, f"suites/test_{behavior.topic.replace(' ', '_')}.py"), 0)
-
-
-def _first_lines() -> dict[tuple[str, str], int]:
-    """The line of the first test of each behavior in each suite."""
-    found: dict[tuple[str, str], int] = {}
-    for one in sources.every().values():
-        for name in one.behaviors:
-            found.setdefault((name, one.file), one.line)
-    return found
 
 
 def _functions_by_behavior() -> dict[str, list[str]]:

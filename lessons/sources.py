@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -74,6 +74,25 @@ def every() -> dict[str, Lesson]:
                 one = _lesson(module, node, fixtures, known)
                 found[one.id] = one
     return found
+
+
+def in_order(behaviors: Iterable[catalogue.Behavior]) -> list[catalogue.Behavior]:
+    """These behaviors in the order in which a learner should read them: by topic, then by their tests in the topic's suite.
+
+    A topic that the catalogue does not have comes last.
+    """
+    lines: dict[tuple[str, str], int] = {}
+    for one in every().values():
+        for name in one.behaviors:
+            lines.setdefault((name, one.file), one.line)
+
+    def place(behavior: catalogue.Behavior) -> tuple[int, int]:
+        topics, suite = catalogue.TOPICS, f"suites/test_{behavior.topic.replace(' ', '_')}.py"
+        return topics.index(behavior.topic) if behavior.topic in topics else len(topics), lines.get(
+            (behavior.id, suite), 0
+        )
+
+    return sorted(behaviors, key=place)
 
 
 def _lesson(module: _Module, node: ast.FunctionDef, fixtures: dict[str, _Place], known: set[str]) -> Lesson:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -114,13 +114,17 @@ def _node(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _events(kube: Kube) -> str:
-    events = sorted(kube.list("Event"), key=lambda event: str(event.lastTimestamp or event.eventTime or ""))
     lines = []
-    for event in events:
+    for event in by_time(kube.list("Event")):
         about = f"{event.involvedObject.kind} {event.involvedObject.name}"
         when = event.lastTimestamp or event.eventTime or ""
         lines.append(f"{when} {event.type} {event.reason} {about}: {event.message}")
     return "\n".join([*lines, ""])
+
+
+def by_time(events: Iterable[Fields]) -> list[Fields]:
+    """Events, the latest last."""
+    return sorted(events, key=lambda event: str(event.lastTimestamp or event.eventTime or ""))
 
 
 def _yaml(things: list[Any]) -> str:

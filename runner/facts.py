@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from fixtures.api import Api, ApiRefusal
 from fixtures.fields import Fields
 from fixtures.in_brief import is_ready
+from fixtures.interfaces import is_network_agent
 from fixtures.kube import Kube
 from fixtures.nodes import all_nodes, is_spare
 from fixtures.storage import DEFAULT_CLASS
@@ -23,9 +24,6 @@ ROOT = Path(__file__).parent.parent
 
 #: How the labels of a node name its roles.
 ROLE = "node-role.kubernetes.io/"
-
-#: Where the agents of network plugins write their configuration on a node.
-CNI_FOLDER = "cni/net.d"
 
 
 @cache
@@ -56,7 +54,8 @@ def of_cluster(api: Api, ours: bool) -> dict[str, Any]:
     with _readable():
         found["nodes"] = [_node(node) for node in all_nodes(api)]
     with _readable():
-        found["network_plugin"] = ", ".join(_network_agents(Kube(api, "").aside())) or None
+        agents = [it.metadata.name for it in Kube(api, "").aside().list("DaemonSet") if is_network_agent(it)]
+        found["network_plugin"] = ", ".join(agents) or None
     with _readable():
         found["kube_proxy"] = _proxy_mode(system)
     with _readable():
@@ -90,15 +89,6 @@ def _node(node: Fields) -> dict[str, Any]:
         "runtime": info.containerRuntimeVersion or "",
         "kubelet": info.kubeletVersion or "",
     }
-
-
-def _network_agents(everywhere: Kube) -> list[str]:
-    """The DaemonSets whose Pods write the configuration of networks (CNI) on their node."""
-    return [
-        str(daemonset.metadata.name)
-        for daemonset in everywhere.list("DaemonSet")
-        if any(CNI_FOLDER in (volume.hostPath.path or "") for volume in daemonset.spec.template.spec.volumes)
-    ]
 
 
 def _proxy_mode(system: Kube) -> str | None:

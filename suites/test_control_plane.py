@@ -20,6 +20,7 @@ from fixtures.clients import Inside, Reply, silence
 from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.inconclusive import NotObserved
+from fixtures.interfaces import is_network_agent
 from fixtures.kube import Kube, is_ready
 from fixtures.manifests import load, load_all
 from fixtures.namespaces import RunId, make, name_for
@@ -218,11 +219,7 @@ def network_agents(api: Api) -> list[Fields]:
     Not observed if there is none; our own clusters must have one.
     """
     daemonsets = everywhere(api, "DaemonSet")
-    found = [
-        daemonset
-        for daemonset in daemonsets
-        if any("cni/net.d" in (volume.hostPath.path or "") for volume in daemonset.spec.template.spec.volumes)
-    ]
+    found = [daemonset for daemonset in daemonsets if is_network_agent(daemonset)]
     if not found and not is_ours(api):
         there = ", ".join(names(daemonsets)) or "none"
         raise NotObserved(

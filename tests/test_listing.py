@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lessons.catalogue import TOPICS, WALKTHROUGHS, catalogue
-from lessons.listing import choose, explain, found, in_order, lessons_of, listing, near, needs_of
+from lessons.listing import choose, explain, found, lessons_of, listing, near, needs_of
+from lessons.sources import in_order
 from machine.exits import CannotRun
 from runner import choice
 from tests.stub_cluster import StubCluster, kubeconfig
@@ -41,7 +42,7 @@ def test_every_behavior_has_one_line_in_the_order_of_topics() -> None:
 
 
 def test_behaviors_of_a_topic_are_in_the_order_of_its_suite() -> None:
-    pods = [it.id for it in in_order() if it.topic == "pods"]
+    pods = [it.id for it in in_order(catalogue().values()) if it.topic == "pods"]
 
     lines = [min(it.line for it in lessons_of(name) if it.file == "suites/test_pods.py") for name in pods]
     assert lines == sorted(lines)
@@ -53,9 +54,9 @@ def test_a_line_has_id_topic_and_needs_in_columns() -> None:
 
     assert lines[POD].split() == [POD, "pods", "-"]
     assert lines["objects/yaml-for-every-kind"].endswith("  pods                 cluster-admin, kubectl")
-    assert {line.index(f"  {it.topic}  ") for it, line in zip(in_order(), listing(), strict=True)} == {
-        max(map(len, catalogue()))
-    }
+    assert {
+        line.index(f"  {it.topic}  ") for it, line in zip(in_order(catalogue().values()), listing(), strict=True)
+    } == {max(map(len, catalogue()))}
 
 
 def test_a_cluster_with_everything_can_show_all_but_what_only_a_run_finds_out() -> None:
@@ -245,7 +246,7 @@ def test_the_list_of_chosen_behaviors_has_only_them(verify: Verify) -> None:
 
     ids = [line.split()[0] for line in done.stdout.splitlines()]
     assert done.returncode == 0
-    assert ids == [POD, *(it.id for it in in_order() if it.topic == "lost nodes")]
+    assert ids == [POD, *(it.id for it in in_order(catalogue().values()) if it.topic == "lost nodes")]
     assert len(ids) > 1
 
 
