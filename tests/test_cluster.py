@@ -130,6 +130,32 @@ def test_an_api_server_that_does_not_answer_is_not_awaited(monkeypatch: pytest.M
     assert said == []
 
 
+def test_a_kept_cluster_that_was_wrong_on_purpose_is_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = OwnCluster(tmp_path, -1)
+    (own.folder / "kept").touch()
+    own.spoil()
+
+    assert not run._can_reuse(own, None)
+
+    assert "was wrong on purpose when its run was killed: replacing it" in capsys.readouterr().out
+    assert not own.kept
+    assert not own.spoiled
+
+
+def test_a_cluster_that_is_right_again_is_not_replaced_for_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = OwnCluster(tmp_path, -1)
+    (own.folder / "kept").touch()
+    own.spoil()
+    own.mend()
+    monkeypatch.setattr(OwnCluster, "answers", lambda *_: True)
+
+    assert run._can_reuse(own, None)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_an_interrupt_before_the_tests_leaves_a_kept_cluster_that_is_to_be_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keep: bool

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import ssl
+import subprocess
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,9 +19,9 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from faults import files, proxy
+from faults import files, proxy, steps
 from faults.files import KINDS, Fault, faults, listing, named, parse
-from faults.steps import STEPS, with_flags
+from faults.steps import STEPS, World, policy, with_flags
 from fixtures.api import Api
 from machine.exits import USAGE, CannotRun
 from measure.faults import FEW, INNOCENTS, problems, table
@@ -92,6 +96,84 @@ def test_flags_are_replaced_added_and_taken_away() -> None:
 
     command = yaml.safe_load(changed)["spec"]["containers"][0]["command"]
     assert command == ["kube-apiserver", "--secure-port-range=1", "--secure-port=1", "--v=2"]
+
+
+class Steps:
+    """A world that writes down what is done to its only worker."""
+
+    goes = False
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def names(self, which: str) -> list[str]:
+        """The worker."""
+        return [which]
+
+    def run(self, node: str, script: str) -> str:
+        """Write it down."""
+        self.done.append(f"{node}: {script}")
+        return ""
+
+
+@pytest.mark.parametrize(("goes", "undone"), [(False, ["workers: undo"]), (True, [])])
+def test_what_was_done_on_nodes_is_undone_unless_the_cluster_goes(goes: bool, undone: list[str]) -> None:
+    world = Steps()
+    world.goes = goes
+
+    with STEPS["on-nodes"](cast("World", world), {"nodes": "workers", "run": "do", "undo": "undo"}):
+        assert world.done == ["workers: do"]
+
+    assert world.done == ["workers: do", *undone]
+
+
+def test_what_is_done_again_stops_with_the_block() -> None:
+    world, threads = Steps(), threading.active_count()
+
+    with STEPS["again"](cast("World", world), {"nodes": "workers", "run": "do", "every": 0.01}):
+        until = time.monotonic() + 10
+        while len(world.done) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+
+    assert len(world.done) >= 3
+    assert threading.active_count() == threads
+
+
+def test_a_policy_alters_what_its_condition_names_outside_of_the_clusters_own_namespaces() -> None:
+    given = {"resource": "v1/pods", "when": "true", "patches": [{"op": "remove", "path": "/spec/x"}]}
+
+    rules, binding = policy(given | {"patches": [*given["patches"], {"op": "add", "path": "/spec/y", "value": "1"}]})
+
+    spec = rules["spec"]
+    (rule,) = spec["matchConstraints"]["resourceRules"]
+    assert rule == {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    assert "kube-system" in str(spec["matchConstraints"]["namespaceSelector"])
+    (mutation,) = spec["mutations"]
+    assert mutation["jsonPatch"]["expression"] == (
+        '[JSONPatch{op: "remove", path: "/spec/x"}, JSONPatch{op: "add", path: "/spec/y", value: 1}]'
+    )
+    assert binding["spec"]["policyName"] == rules["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "printed"), [("rollout undo deployment/web", "nothing"), ("get pods", "real get pods")]
+)
+def test_some_commands_of_kubectl_do_something_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, typed: str, printed: str
+) -> None:
+    real = tmp_path / "real-kubectl"
+    real.write_text('#!/bin/sh\necho real "$@"\n')
+    real.chmod(0o755)
+    monkeypatch.setattr(steps, "program", lambda _: str(real))
+    before = os.environ["PATH"]
+
+    with STEPS["kubectl"](
+        cast("World", SimpleNamespace(api=None)), {"when": "rollout undo", "run": "echo nothing; exit 0"}
+    ):
+        said = subprocess.run(["kubectl", *typed.split()], capture_output=True, text=True, check=True).stdout
+
+    assert said == f"{printed}\n"
+    assert os.environ["PATH"] == before
 
 
 @pytest.fixture

@@ -221,6 +221,7 @@ def test_what_does_not_hold_comes_first_with_its_reason_its_failure_and_the_evid
     failed = {name: test for name, test in report["tests"].items() if test["verdict"] in ("broken", "inconclusive")}
 
     assert failed
+    assert "<h2>What does not hold</h2>" in document.html
     assert document.html.index('id="not-well"') < document.html.index('id="behaviors"')
     for test in failed.values():
         assert test["reason"] in document.text
@@ -257,6 +258,7 @@ def test_what_was_not_observed_is_told_once_for_each_reason_with_the_remedy() ->
     reasons = {row["reason"] for row in report["behaviors"] if row["verdict"] == "not observed"}
 
     part = document.html.partition('id="not-well"')[2].partition('id="behaviors"')[0]
+    assert "What was not observed" in part
     assert reasons
     assert len(re.findall('class="why"', part)) >= len(reasons)
     assert "What the cluster lacks" in document.text

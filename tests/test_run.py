@@ -376,7 +376,7 @@ def test_a_secrets_data_is_in_no_report(planted: Ended) -> None:
     texts = {path.name: path.read_text() for path in planted.report.rglob("*") if path.is_file()}
 
     assert planted.verdicts() == {"shown": "broken", "refused": "inconclusive"}
-    assert {"behaviors.json", "junit.xml", "objects.yaml"} <= texts.keys()
+    assert {"behaviors.json", "junit.xml", "index.html", "summary.md", "objects.yaml"} <= texts.keys()
     assert "(hidden) is taken" in texts["behaviors.json"]
     assert "value: (hidden)" in texts["objects.yaml"]
     for text in (*texts.values(), planted.printed):
