@@ -22,7 +22,6 @@ import secrets
 import shutil
 import stat
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from fixtures.namespaces import inverse_patch
 from fixtures.nodes import KindNodes, all_nodes, is_control_plane, is_spare, kind_nodes
 from fixtures.patience import patience
 from fixtures.waiting import eventually, throughout
+from machine.background import repeatedly
 
 #: Where the kubelet finds the control plane's static Pods on their node.
 MANIFESTS = "/etc/kubernetes/manifests"
@@ -234,22 +234,15 @@ def _on_nodes(world: World, given: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _again(world: World, given: Mapping[str, Any]) -> Iterator[None]:
-    over = threading.Event()
     names = world.names(given["nodes"])
 
-    def repeat() -> None:
-        while not over.wait(given["every"]):
-            for node in names:
-                with suppress(RuntimeError):
-                    world.run(node, given["run"])
+    def once_more() -> None:
+        for node in names:
+            with suppress(RuntimeError):
+                world.run(node, given["run"])
 
-    thread = threading.Thread(target=repeat, daemon=True)
-    thread.start()
-    try:
+    with repeatedly(once_more, given["every"]):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextmanager

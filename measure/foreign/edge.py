@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from fixtures.manifests import load_all
 from fixtures.nodes import all_nodes, internal_ip
 from fixtures.patience import patience
 from fixtures.waiting import eventually
+from machine.background import repeatedly
 
 #: The controller's names in the suite's manifest, and its names here. The program's own names stay: its custom
 #: resources, its commands, and its controller name.
@@ -81,24 +81,17 @@ def install(api: Api) -> None:
 @contextmanager
 def provider(api: Api) -> Iterator[None]:
     """During the block every Service of type LoadBalancer gets a node's InternalIP. Raises RuntimeError if that failed."""
-    over = threading.Event()
     nodes = [internal_ip(node) for node in all_nodes(api)]
     failures: list[Exception] = []
 
     def work() -> None:
-        while not over.wait(EVERY):
-            try:
-                _give_addresses(api, nodes)
-            except Exception as error:
-                failures.append(error)
+        try:
+            _give_addresses(api, nodes)
+        except Exception as error:
+            failures.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
+    with repeatedly(work, EVERY):
         yield
-    finally:
-        over.set()
-        thread.join()
     if failures:
         raise RuntimeError(f"the provider of load balancers failed {len(failures)} times: {failures[0]}")
 
