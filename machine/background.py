@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def repeatedly(work: Callable[[], object], every: float) -> Iterator[None]:
-    """During the block `work` is called in a thread of its own, each time `every` seconds after it has ended. It must not raise."""
+    """During the block call `work` in a thread of its own, each time `every` seconds after it has ended. It must not raise."""
     over = threading.Event()
 
     def repeat() -> None:
