@@ -1,8 +1,14 @@
 """A proxy on loopback before the API server, which alters some answers.
 
-A rule has `method`, `path` (a regular expression), and for a request that matches `status` (the status that it must have
-had, for the rule to count), and then what it becomes: `becomes` (another status), and `replace` ({regular expression: text})
-for the answer's body. With `drops` the request itself does not reach the API server: a GET of the same path answers it.
+It shows the API server's own certificate, and shows the API server the user's certificate for who has shown it.
+
+A rule has `method` and `path` (a regular expression). It says what becomes of a request that matches, and of its answer:
+
+- `sends`: {regular expression: text} for the request's body,
+- `drops`: the request does not reach the API server; a GET of the same path answers it,
+- `status`: the rest counts only if the answer has this status,
+- `becomes`: another status,
+- `replace`: {regular expression: text} for the answer's body; for each line of it if the request is a watch.
 """
 
 from __future__ import annotations
@@ -15,14 +21,21 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from fixtures.api import Api
 
 #: Headers that are for one connection only.
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "accept-encoding"}
+
+#: The path of a request whose answer does not end.
+WATCH = re.compile(r"[?&]watch=(true|True|1)")
+
+#: The first byte that a client sends if it speaks TLS.
+TLS = b"\x16"
 
 #: Bytes that are read at once.
 AT_ONCE = 65536
@@ -31,13 +44,19 @@ AT_ONCE = 65536
 class AnswersAltered:
     """The proxy, as long as the block lasts."""
 
-    def __init__(self, api: Api, rules: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, api: Api, rules: Sequence[Mapping[str, Any]], certificate: Path) -> None:
         configuration = api.client.configuration
         server = urlsplit(configuration.host)
         self._host, self._port = server.hostname or "", server.port or 443
-        self._context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-        self._context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        self._user = configuration.cert_file, configuration.key_file
+        self._authority = configuration.ssl_ca_cert
         self._rules = rules
+        self._identified, self._unknown = (ssl.create_default_context(cafile=self._authority) for _ in range(2))
+        self._identified.load_cert_chain(*self._user)
+        own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        own.load_cert_chain(certificate)
+        own.load_verify_locations(self._authority)
+        own.verify_mode = ssl.CERT_OPTIONAL
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -59,9 +78,22 @@ class AnswersAltered:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+
+            def finish_request(self, request: Any, client_address: Any) -> None:
+                if request.recv(1, socket.MSG_PEEK) != TLS:
+                    with socket.create_connection((proxy._host, proxy._port)) as upstream:
+                        return _both_ways(request, upstream)
+                with own.wrap_socket(request, server_side=True) as secured:
+                    Handler(secured, client_address, self)
+                return None
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """A client that has hung up, or that does not trust the certificate."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.address = f"https://127.0.0.1:{self._server.server_port}"
         self._local = threading.local()
 
     def __enter__(self) -> AnswersAltered:
@@ -74,36 +106,50 @@ class AnswersAltered:
 
     def kubeconfig(self, context: str) -> str:
         """A kubeconfig whose context leads through the proxy."""
+        cluster = {"server": self.address, "certificate-authority": self._authority}
+        user = {"client-certificate": self._user[0], "client-key": self._user[1]}
         return json.dumps(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
                 "current-context": context,
-                "clusters": [{"name": context, "cluster": {"server": self.address}}],
-                "users": [{"name": context, "user": {}}],
+                "clusters": [{"name": context, "cluster": cluster}],
+                "users": [{"name": context, "user": user}],
                 "contexts": [{"name": context, "context": {"cluster": context, "user": context}}],
             }
         )
+
+    def _context(self, request: http.server.BaseHTTPRequestHandler) -> ssl.SSLContext:
+        """With the user's certificate for who has shown it, and without one for others."""
+        shown = cast("ssl.SSLSocket", request.connection).getpeercert()
+        return self._identified if shown else self._unknown
 
     def forward(self, request: http.server.BaseHTTPRequestHandler) -> None:
         """Send a request on, and its answer back, altered if a rule says so."""
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         rule = self._rule(request)
-        method = "GET" if rule and rule.get("drops") else request.command
+        method = "GET" if rule.get("drops") else request.command
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
-        answer = self._ask(method, request.path, body if method == request.command else b"", headers)
-        if rule and rule.get("status") in (None, answer.status):
-            self._send_altered(request, answer, rule)
+        body = _replaced(body, rule.get("sends", {})) if method == request.command else b""
+        answer = self._ask(self._context(request), method, request.path, body, headers)
+        if rule.get("status") not in (None, answer.status) or not rule.keys() & {"becomes", "replace"}:
+            self._send(request, answer, answer.status, _pieces(answer))
+        elif WATCH.search(request.path):
+            lines = (_replaced(line, rule.get("replace", {})) for line in answer)
+            self._send(request, answer, rule.get("becomes", answer.status), lines)
         else:
-            self._send(request, answer)
+            whole = _replaced(answer.read(), rule.get("replace", {}))
+            self._send(request, answer, rule.get("becomes", answer.status), [whole] if whole else [])
 
-    def _rule(self, request: http.server.BaseHTTPRequestHandler) -> Mapping[str, Any] | None:
+    def _rule(self, request: http.server.BaseHTTPRequestHandler) -> Mapping[str, Any]:
         for rule in self._rules:
             if request.command == rule["method"] and re.search(rule["path"], request.path):
                 return rule
-        return None
+        return {}
 
-    def _ask(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    def _ask(
+        self, context: ssl.SSLContext, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
         """Each thread of the server has one connection, and opens it anew if the API server has closed it.
 
         A write has a connection of its own, because it is never sent twice.
@@ -113,7 +159,7 @@ class AnswersAltered:
         for last in (False, True) if method == "GET" else (True,):
             connection = getattr(self._local, "connection", None)
             if connection is None:
-                connection = http.client.HTTPSConnection(self._host, self._port, context=self._context)
+                connection = http.client.HTTPSConnection(self._host, self._port, context=context)
                 self._local.connection = connection
             try:
                 connection.request(method, path, body or None, dict(headers))
@@ -131,34 +177,26 @@ class AnswersAltered:
             connection.close()
         self._local.connection = None
 
-    def _head(self, request: http.server.BaseHTTPRequestHandler, status: int, answer: http.client.HTTPResponse) -> None:
+    def _send(
+        self,
+        request: http.server.BaseHTTPRequestHandler,
+        answer: http.client.HTTPResponse,
+        status: int,
+        pieces: Iterable[bytes],
+    ) -> None:
+        """An answer piece by piece, because a watch does not end."""
         request.send_response(status)
         for name, value in answer.getheaders():
             if name.lower() not in HOP:
                 request.send_header(name, value)
-
-    def _send_altered(
-        self, request: http.server.BaseHTTPRequestHandler, answer: http.client.HTTPResponse, rule: Mapping[str, Any]
-    ) -> None:
-        text = answer.read().decode()
-        for pattern, new in rule.get("replace", {}).items():
-            text = re.sub(pattern, new, text)
-        self._head(request, rule.get("becomes", answer.status), answer)
-        request.send_header("Content-Length", str(len(text.encode())))
-        request.end_headers()
-        request.wfile.write(text.encode())
-
-    def _send(self, request: http.server.BaseHTTPRequestHandler, answer: http.client.HTTPResponse) -> None:
-        """An answer as it comes; a watch arrives in pieces."""
-        self._head(request, answer.status, answer)
         request.send_header("Transfer-Encoding", "chunked")
         request.end_headers()
         try:
-            while piece := answer.read1(AT_ONCE):
+            for piece in pieces:
                 request.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
                 request.wfile.flush()
             request.wfile.write(b"0\r\n\r\n")
-        except OSError:  # the caller has enough
+        except (http.client.HTTPException, OSError):  # one of the two has enough
             self.hang_up()
             request.close_connection = True
 
@@ -168,15 +206,27 @@ class AnswersAltered:
         lines += [f"{name}: {value}" for name, value in request.headers.items() if name.lower() != "host"]
         request.close_connection = True
         raw = socket.create_connection((self._host, self._port))
-        with self._context.wrap_socket(raw, server_hostname=self._host) as upstream:
+        with self._context(request).wrap_socket(raw, server_hostname=self._host) as upstream:
             upstream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
             _both_ways(request.connection, upstream)
 
 
-def _both_ways(client: socket.socket, upstream: ssl.SSLSocket) -> None:
-    other: dict[socket.socket, socket.socket] = {client: upstream, upstream: client}
+def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    while piece := answer.read1(AT_ONCE):
+        yield piece
+
+
+def _replaced(body: bytes, replacements: Mapping[str, str]) -> bytes:
+    for pattern, new in replacements.items():
+        body = re.sub(pattern.encode(), new.encode(), body)
+    return body
+
+
+def _both_ways(client: socket.socket, upstream: socket.socket) -> None:
+    other = {client: upstream, upstream: client}
     while True:
-        ready = [upstream] if upstream.pending() else select.select(list(other), [], [])[0]
+        read = [it for it in other if isinstance(it, ssl.SSLSocket) and it.pending()]
+        ready = read or select.select(list(other), [], [])[0]
         for source in ready:
             try:
                 data = source.recv(AT_ONCE)

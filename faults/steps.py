@@ -1,12 +1,16 @@
 """The steps of a fault: each makes one thing of the cluster wrong, and undoes it after that.
 
 - `objects`: creates these objects.
-- `alters`: alters objects as they are stored: `resource` ("apps/v1/deployments"), `on` (if it is not only CREATE), `when` (a
-  condition in CEL), and `patches`, a list of JSON patches with values in CEL.
+- `alters`: alters objects as they are stored: `resource` ("apps/v1/deployments", "v1/pods/status"), `on` (if it is not only
+  CREATE), `when` (a condition in CEL), and `patches`, a list of JSON patches with values in CEL.
+- `refuses`: refuses to store objects: `resource`, `on`, `when`, and `says`, the message.
 - `flags`: starts a component of the control plane with other flags: `{kube-apiserver: {flag: value}}`; null takes one away.
+  If several faults give a flag, their values are joined by commas.
 - `patch`: changes an object of the cluster: `kind`, `namespace`, `name`, the merge patch `change`, and `restart`, the
   workloads that read the object only when they start.
 - `on-nodes`: runs a script on nodes: `nodes` (all, workers, one worker, control plane), `run`, and `undo`.
+- `containers`: alters what containers are made of: `nodes`, and `change`, code in Perl that alters `$c`, the OCI runtime's
+  configuration of a container. `$pod` has the annotations by which the runtime knows its Pod.
 - `again`: runs a script on nodes once more and once more while the tests run: `nodes`, `run`, `every` (seconds).
 - `answers`: puts a proxy before the API server, which alters answers (see `faults.proxy`).
 - `kubectl`: does something else in place of some commands of kubectl: `when` (a regular expression), `run` (a shell script).
@@ -54,6 +58,33 @@ HEALTH = {
     "kube-scheduler": "https://127.0.0.1:10259/healthz",
 }
 
+#: The API server's certificate and key on its node.
+CERTIFICATE = "/etc/kubernetes/pki/apiserver"
+
+#: The components of which one at a time acts: the one that holds the Lease of this name.
+LEADERS = ("kube-controller-manager", "kube-scheduler")
+
+#: The nodes' OCI runtime, and what stands in its place to alter what containers are made of.
+RUNTIME = "/usr/local/lib/crun/crun"
+WRAPPER = r"""#!/usr/bin/perl
+use strict; use warnings; use JSON::PP;
+my $json = JSON::PP->new->utf8->canonical;
+my ($bundle) = map { $ARGV[$_ + 1] } grep { $ARGV[$_] =~ /^(-b|--bundle)$/ } 0 .. $#ARGV;
+if ($bundle && grep { $_ eq "create" } @ARGV) {
+    local (@ARGV, $/) = ("$bundle/config.json");
+    my $c = $json->decode(scalar <>);
+    my $pod = $c->{annotations} || {};
+    sub { CHANGE }->();
+    open(my $out, ">", "$bundle/config.json") or die "config.json: $!";
+    print $out $json->encode($c);
+    close($out) or die "config.json: $!";
+}
+exec("REAL", @ARGV) or die "REAL: $!";
+""".replace("REAL", f"{RUNTIME}.real")
+
+#: The steps that make admission policies.
+POLICIES = ("alters", "refuses")
+
 #: Seconds until every admission policy is in the API server's cache. No status says when it is.
 POLICIES_COUNT = 3
 
@@ -99,14 +130,43 @@ def wrong(faults: Sequence[Fault], connection: Connection) -> Iterator[World]:
         raise RuntimeError("the cluster's nodes are no containers of this machine's engine")
     world = World(api, nodes, connection)
     with ExitStack() as stack:
-        for fault in faults:
+        for names, step, given in steps_of(faults):
             try:
-                for step in fault.make:
-                    for name, given in step.items():
-                        stack.enter_context(STEPS[name](world, given))
+                stack.enter_context(STEPS[step](world, given))
             except (ApiRefusal, AssertionError, HTTPError, OSError) as error:
-                raise RuntimeError(f"the fault {fault.name} could not be made: {error}") from error
+                raise RuntimeError(f"the fault {names} could not be made: {error}") from error
         yield world
+
+
+def steps_of(faults: Sequence[Fault]) -> Iterator[tuple[str, str, Any]]:
+    """The steps of faults, each with their names and what is given to it.
+
+    The flags of all come first, so that a component starts anew once. There is one proxy, and one kubectl. The policies come
+    last, and what waits for them.
+    """
+    steps = [(fault.name, name, given) for fault in faults for part in fault.make for name, given in part.items()]
+    flags: dict[str, dict[str, str | None]] = {}
+    with_flags = [(name, given) for name, step, given in steps if step == "flags"]
+    for _, given in with_flags:
+        for component, values in given.items():
+            for flag, value in values.items():
+                before = flags.setdefault(component, {}).get(flag)
+                flags[component][flag] = _joined(before, value) if before is not None else value
+    if flags:
+        yield ", ".join(name for name, _ in with_flags), "flags", flags
+    yield from (step for step in steps if step[1] not in ("flags", "answers", "kubectl", *POLICIES))
+    if answers := [(name, given) for name, step, given in steps if step == "answers"]:
+        yield ", ".join(name for name, _ in answers), "answers", [rule for _, rules in answers for rule in rules]
+    if commands := [(name, given) for name, step, given in steps if step == "kubectl"]:
+        yield ", ".join(name for name, _ in commands), "kubectl", [given for _, given in commands]
+    yield from (policies := [step for step in steps if step[1] in POLICIES])
+    if policies:
+        yield ", ".join(name for name, _, _ in policies), "policies count", None
+
+
+def _joined(one: str, other: str | None) -> str | None:
+    """Two values of a flag as one: each part once."""
+    return None if other is None else ",".join(dict.fromkeys([*one.split(","), *other.split(",")]))
 
 
 @contextmanager
@@ -122,38 +182,56 @@ def _objects(world: World, given: Sequence[Mapping[str, Any]]) -> Iterator[None]
 
 @contextmanager
 def _alters(world: World, given: Mapping[str, Any]) -> Iterator[None]:
-    with _objects(world, policy(given)):
-        for _ in throughout(lasting=POLICIES_COUNT, every=1):
-            pass
+    patches = ", ".join(_json_patch(**patch) for patch in given["patches"])
+    mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": f"[{patches}]"}}
+    own = {"reinvocationPolicy": "Never", "mutations": [mutation]}
+    with _objects(world, policy("Mutating", given, own, {})):
         yield
 
 
-def policy(given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The admission policy of a step `alters`, and its binding. They do not count in the cluster's own namespaces."""
-    *group, version, resource = given["resource"].split("/")
-    name = f"kubehave-fault-{resource}-{hashlib.sha256(repr(given).encode()).hexdigest()[:6]}"
+@contextmanager
+def _refuses(world: World, given: Mapping[str, Any]) -> Iterator[None]:
+    own = {"validations": [{"expression": "false", "message": given["says"]}]}
+    with _objects(world, policy("Validating", given, own, {"validationActions": ["Deny"]})):
+        yield
+
+
+@contextmanager
+def _policies_count(_world: World, _given: None) -> Iterator[None]:
+    for _ in throughout(lasting=POLICIES_COUNT, every=1):
+        pass
+    yield
+
+
+def policy(
+    kind: str, given: Mapping[str, Any], own: Mapping[str, Any], binding: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """An admission policy and its binding, with what only their kind has. They do not count in the cluster's own namespaces."""
+    parts = given["resource"].split("/")
+    at = next(number for number, part in enumerate(parts) if re.fullmatch(r"v\d\w*", part))
+    group, version, resource = parts[:at] or [""], parts[at], "/".join(parts[at + 1 :])
+    digest = hashlib.sha256(repr(given).encode()).hexdigest()[:6]
+    name = f"kubehave-fault-{resource.replace('/', '-')}-{digest}"
     operations = given.get("on", ["CREATE"])
-    rule = {"apiGroups": group or [""], "apiVersions": [version], "operations": operations, "resources": [resource]}
-    patches = ", ".join(_json_patch(**patch) for patch in given["patches"])
-    own = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [*SYSTEM]}
+    rule = {"apiGroups": group, "apiVersions": [version], "operations": operations, "resources": [resource]}
+    system = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [*SYSTEM]}
     version_of_policy = "admissionregistration.k8s.io/v1"
     return [
         {
             "apiVersion": version_of_policy,
-            "kind": "MutatingAdmissionPolicy",
+            "kind": f"{kind}AdmissionPolicy",
             "metadata": {"name": name},
             "spec": {
-                "matchConstraints": {"resourceRules": [rule], "namespaceSelector": {"matchExpressions": [own]}},
+                "matchConstraints": {"resourceRules": [rule], "namespaceSelector": {"matchExpressions": [system]}},
                 "matchConditions": [{"name": "when", "expression": given.get("when", "true")}],
-                "reinvocationPolicy": "Never",
-                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": f"[{patches}]"}}],
+                **own,
             },
         },
         {
             "apiVersion": version_of_policy,
-            "kind": "MutatingAdmissionPolicyBinding",
+            "kind": f"{kind}AdmissionPolicyBinding",
             "metadata": {"name": name},
-            "spec": {"policyName": name},
+            "spec": {"policyName": name, **binding},
         },
     ]
 
@@ -196,6 +274,17 @@ def _replace(world: World, node: str, component: str, text: str) -> None:
         with look:
             assert world.run(node, running).split() not in ([], was), f"{component} has not restarted"
             assert _is_healthy(world, node, component), f"{component} is not healthy"
+    if component in LEADERS:
+        _leads(world, component)
+
+
+def _leads(world: World, component: str) -> None:
+    """Take the Lease from the component that ended, and wait until the new one has it."""
+    kube = Kube(world.api, "kube-system")
+    kube.delete("Lease", component)
+    for look in eventually(within=patience.controller_acts, every=0.5):
+        with look:
+            assert component in [lease.metadata.name for lease in kube.list("Lease")], f"{component} is not the leader"
 
 
 def _is_healthy(world: World, node: str, component: str) -> bool:
@@ -233,6 +322,14 @@ def _on_nodes(world: World, given: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
+def _containers(world: World, given: Mapping[str, str]) -> Iterator[None]:
+    encoded = base64.b64encode(WRAPPER.replace("CHANGE", given["change"]).encode()).decode()
+    wrap = f"mv {RUNTIME} {RUNTIME}.real && echo {encoded} | base64 -d > {RUNTIME} && chmod +x {RUNTIME}"
+    with _on_nodes(world, {"nodes": given["nodes"], "run": wrap, "undo": f"mv {RUNTIME}.real {RUNTIME}"}):
+        yield
+
+
+@contextmanager
 def _again(world: World, given: Mapping[str, Any]) -> Iterator[None]:
     names = world.names(given["nodes"])
 
@@ -247,23 +344,25 @@ def _again(world: World, given: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def _answers(world: World, given: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="kubehave-proxy-") as folder, AnswersAltered(world.api, given) as proxy:
-        kubeconfig = Path(folder) / "kubeconfig"
-        kubeconfig.write_text(proxy.kubeconfig(str(world.connection.context)), encoding="utf-8")
-        direct, world.connection = world.connection, Connection(str(kubeconfig), world.connection.context)
-        try:
-            yield
-        finally:
-            world.connection = direct
+    (node,) = world.names("control plane")
+    with tempfile.TemporaryDirectory(prefix="kubehave-proxy-") as folder:
+        certificate, kubeconfig = Path(folder) / "certificate", Path(folder) / "kubeconfig"
+        certificate.write_text(world.run(node, f"cat {CERTIFICATE}.crt {CERTIFICATE}.key"), encoding="utf-8")
+        with AnswersAltered(world.api, given, certificate) as proxy:
+            kubeconfig.write_text(proxy.kubeconfig(str(world.connection.context)), encoding="utf-8")
+            direct, world.connection = world.connection, Connection(str(kubeconfig), world.connection.context)
+            try:
+                yield
+            finally:
+                world.connection = direct
 
 
 @contextmanager
-def _kubectl(world: World, given: Mapping[str, str]) -> Iterator[None]:
+def _kubectl(world: World, given: Sequence[Mapping[str, str]]) -> Iterator[None]:
     real, path = program(world.api), os.environ.get("PATH", "")
     with tempfile.TemporaryDirectory(prefix="kubehave-kubectl-") as folder:
         wrapper = Path(folder) / "kubectl"
-        condition = f"printf '%s' \"$*\" | grep -qE {_quoted(given['when'])}"
-        wrapper.write_text(f'#!/bin/sh\nreal={real}\nif {condition}; then\n{given["run"]}\nfi\nexec $real "$@"\n')
+        wrapper.write_text(f'#!/bin/sh\nreal={real}\n{"".join(map(_instead, given))}exec $real "$@"\n')
         wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
         os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
         try:
@@ -271,6 +370,10 @@ def _kubectl(world: World, given: Mapping[str, str]) -> Iterator[None]:
             yield
         finally:
             os.environ["PATH"] = path
+
+
+def _instead(given: Mapping[str, str]) -> str:
+    return f"if printf '%s' \"$*\" | grep -qE {_quoted(given['when'])}; then\n{given['run']}\nfi\n"
 
 
 def _quoted(text: str) -> str:
@@ -282,9 +385,12 @@ Step = Callable[[World, Any], AbstractContextManager[None]]
 STEPS: Mapping[str, Step] = {
     "objects": _objects,
     "alters": _alters,
+    "refuses": _refuses,
+    "policies count": _policies_count,
     "flags": _flags,
     "patch": _patch,
     "on-nodes": _on_nodes,
+    "containers": _containers,
     "again": _again,
     "answers": _answers,
     "kubectl": _kubectl,

@@ -1,7 +1,8 @@
-"""Makes clusters wrong in one known way each, runs the suites on them, and checks which behaviors are broken.
+"""Makes clusters wrong in known ways, runs the suites on them, and checks which behaviors are broken.
 
-`tox run -e faults` does this for every fault whose result is missing or out of date, one after another; an interrupted
-run goes on where it stopped. `tox run -e faults -- NAME...` does it for these faults anew. Each result is stored in
+`tox run -e faults` does this for every fault whose result is missing or out of date; an interrupted run goes on where it
+stopped. Faults that cannot be mistaken for one another are made at once: none may break, or make inconclusive, what another
+one must break. `tox run -e faults -- NAME...` runs each of these faults anew, by itself. Each result is stored in
 docs/faults.json, and docs/faults.md is generated from that file. `--table` only writes docs/faults.md.
 
 `--few NAME...` runs only the tests of what a fault must break, and five others, on one cluster that is made right again after
@@ -28,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from faults.files import KINDS, Fault, faults, named
-from lessons.catalogue import WALKTHROUGHS, catalogue
+from lessons.catalogue import WALKTHROUGHS, Behavior, catalogue
+from lessons.sources import every, function_of
 from lessons.verdict_names import BROKEN, HOLDS, INCONCLUSIVE
 from machine.exits import BROKEN as WRONG
 from machine.exits import INTERRUPTED, CannotRun
@@ -58,6 +60,12 @@ FEW = (
     "no-quota-admission",
     "a-second-create-succeeds",
 )
+
+
+#: How many faults are made at once. More break so much that a run takes longer than several.
+AT_ONCE = 10
+
+Result = dict[str, Any]
 
 
 def say(line: str) -> None:
@@ -90,20 +98,20 @@ def problems(fault: Fault, report: Mapping[str, Any]) -> Iterator[str]:
         yield f"not in the report: {', '.join(sorted(missing))}"
 
 
-def result_of(fault: Fault, report: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def result_of(faults: Sequence[Fault], report: Mapping[str, Any], seconds: float) -> Result:
     """What is stored about a run on the wrong cluster."""
     by_verdict = {
         verdict: {row["id"]: row["reason"] for row in report["behaviors"] if row["verdict"] == verdict}
         for verdict in (BROKEN, INCONCLUSIVE)
     }
     return {
-        "fault": fault.digest,
+        "faults": {fault.name: fault.digest for fault in faults},
         "tests": digest_of_tests(),
         "date": datetime.date.today().isoformat(),
         "seconds": round(seconds),
         "holds": sum(row["verdict"] == HOLDS for row in report["behaviors"]),
         **by_verdict,
-        "broken_tests": sorted(test for test, one in report["tests"].items() if one["verdict"] == BROKEN),
+        "broken_tests": sorted({function_of(it) for it, one in report["tests"].items() if one["verdict"] == BROKEN}),
     }
 
 
@@ -119,68 +127,114 @@ def run(names: Sequence[str], options: Sequence[str]) -> tuple[int, dict[str, An
     return code, report if report["behaviors"] else None
 
 
-def stored() -> dict[str, Any]:
-    """The results so far, by the faults' names."""
-    return dict(json.loads(RESULTS.read_text(encoding="utf-8"))) if RESULTS.exists() else {}
+def stored() -> list[Result]:
+    """The results so far."""
+    return list(json.loads(RESULTS.read_text(encoding="utf-8"))) if RESULTS.exists() else []
 
 
-def store(results: Mapping[str, Any]) -> None:
-    """Write the results of the faults that exist, and the table."""
-    kept = {name: results[name] for name in faults() if name in results}
+def store(results: Sequence[Result]) -> None:
+    """Write the results that are the latest of a fault that exists, and the table."""
+    kept = [one for one in results if any(latest(name, results) is one for name in one["faults"] if name in faults())]
     RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     TABLE.write_text("\n".join(table(kept)) + "\n", encoding="utf-8")
 
 
-def is_current(fault: Fault, results: Mapping[str, Any]) -> bool:
+def latest(name: str, results: Sequence[Result]) -> Result | None:
+    """The latest result of a fault."""
+    return next((one for one in reversed(results) if name in one["faults"]), None)
+
+
+def is_current(fault: Fault, results: Sequence[Result]) -> bool:
     """Whether the stored result is of this fault and of these tests."""
-    found = results.get(fault.name, {})
-    return bool(found.get("fault") == fault.digest and found.get("tests") == digest_of_tests())
+    found = latest(fault.name, results)
+    return bool(found and found["faults"][fault.name] == fault.digest and found["tests"] == digest_of_tests())
 
 
-def table(results: Mapping[str, Any]) -> Iterator[str]:
+def at_once(chosen: Sequence[Fault]) -> list[list[Fault]]:
+    """These faults in groups; no fault of a group touches what another one of it must break."""
+    groups: list[list[Fault]] = []
+    for fault in chosen:
+        for group in groups:
+            if len(group) < AT_ONCE and all(_apart(fault, other) for other in group):
+                group.append(fault)
+                break
+        else:
+            groups.append([fault])
+    return groups
+
+
+def _apart(one: Fault, other: Fault) -> bool:
+    touched = [it.breaks | it.may_break | it.may_be_inconclusive for it in (one, other)]
+    return not (one.breaks & touched[1] or other.breaks & touched[0])
+
+
+def broken_by(fault: Fault, result: Result) -> dict[str, str]:
+    """What the fault broke, with the reasons. In a run with others, that is what its file names."""
+    alone, says = len(result["faults"]) == 1, fault.breaks | fault.may_break
+    return {name: reason for name, reason in result[BROKEN].items() if alone or name in says}
+
+
+def unseen(results: Sequence[Result]) -> list[str]:
+    """The behaviors that no fault has broken."""
+    broken = {name for one in results for name in one[BROKEN]}
+    return [it.id for it in _claims() if it.id not in broken]
+
+
+def _claims() -> list[Behavior]:
+    return [it for it in catalogue().values() if it.document != WALKTHROUGHS]
+
+
+def table(results: Sequence[Result]) -> Iterator[str]:
     """docs/faults.md."""
-    tests = digest_of_tests()
-    broken = {name for one in results.values() for name in one[BROKEN]}
-    claims = [it for it in catalogue().values() if it.document != WALKTHROUGHS]
-    seen = sum(it.id in broken for it in claims)
+    found = [(fault, latest(fault.name, results)) for fault in faults().values()]
+    by_fault = {fault.name: broken_by(fault, result) for fault, result in found if result}
     yield "# Wrong clusters"
     yield ""
     yield "Each fault makes a cluster wrong in one known way."
-    yield f"So far {len(results)} of {len(faults())} faults were run against all suites."
-    yield f"In these runs {seen} of {len(claims)} behaviors were seen broken."
+    yield f"So far {len(by_fault)} of {len(faults())} faults were run against all suites."
+    yield f"In these runs {len(_claims()) - len(unseen(results))} of {len(_claims())} behaviors were seen broken."
+    yield "Faults that cannot be mistaken for one another were made at once."
     yield "`python -m measure.faults --table` generates this page from docs/faults.json."
     yield ""
     yield "## By fault"
     for kind, what in KINDS.items():
         yield ""
         yield f"### {kind.replace('_', ' ').capitalize()}: {what}"
-        for fault in faults().values():
+        for fault, result in found:
             if fault.kind == kind:
                 yield ""
-                yield from _of_fault(fault, results.get(fault.name), tests)
+                yield from _of_fault(fault, result)
     yield ""
     yield "## By behavior"
     yield ""
     yield "| behavior | faults that broke it |"
     yield "|---|---|"
-    for behavior in claims:
-        by = [name for name, one in results.items() if behavior.id in one[BROKEN]]
+    for behavior in _claims():
+        by = [name for name, broken in by_fault.items() if behavior.id in broken]
         yield f"| {behavior.id} | {', '.join(by) or 'none yet'} |"
+    yield ""
+    yield "## Tests that no fault broke"
+    yield ""
+    seen = {test for one in results for test in one["broken_tests"]}
+    yield from (f"- {test}" for test in every() if test not in seen)
 
 
-def _of_fault(fault: Fault, result: Mapping[str, Any] | None, tests: str) -> Iterator[str]:
+def _of_fault(fault: Fault, result: Result | None) -> Iterator[str]:
     yield f"**{fault.name}**: {fault.says}"
     if result is None:
         yield "Not run yet."
         return
-    stale = result["fault"] != fault.digest or result["tests"] != tests
-    when = f"Run on {result['date']}" + (", before the last change of the fault or of the tests" if stale else "")
-    yield f"{when}: {len(result[BROKEN])} broken, {len(result[INCONCLUSIVE])} inconclusive, {result['holds']} hold."
-    if result[BROKEN] or result[INCONCLUSIVE]:
+    stale = result["faults"][fault.name] != fault.digest or result["tests"] != digest_of_tests()
+    others = [name for name in result["faults"] if name != fault.name]
+    broken = broken_by(fault, result)
+    yield (
+        f"Run on {result['date']}"
+        f"{f' together with {len(others)} others' if others else ''}"
+        f"{', before the last change of the fault or of the tests' if stale else ''}: {len(broken)} broken."
+    )
+    if broken:
         yield ""
-    for verdict in (BROKEN, INCONCLUSIVE):
-        for name, reason in result[verdict].items():
-            yield f"- {verdict}: {name}: {_plain(reason)}"
+    yield from (f"- {name}: {_plain(reason)}" for name, reason in broken.items())
 
 
 def _plain(reason: str) -> str:
@@ -191,21 +245,20 @@ def _plain(reason: str) -> str:
 def few(names: Sequence[str]) -> int:
     """Run faults on what they must break and on five innocents: each by itself, or without names five of them at once."""
     code = 0
-    for fault in [named(name) for name in names] or [together(FEW)]:
+    for fault in [named(name) for name in names] or [together([named(name) for name in FEW])]:
         began = time.monotonic()
         chosen = [*sorted(fault.breaks), *(it for it in INNOCENTS if it not in fault.breaks)]
         options = [part for it in chosen for part in ("--behavior", it)]
         said, report = run([fault.name], ["--keep", *options]) if names else run(FEW, options)
         found = list(problems(fault, report)) if report else [f"./verify ended with {said} before its tests"]
-        code = _tell(fault, found, time.monotonic() - began) or code
+        code = _tell([fault], found, time.monotonic() - began) or code
     return code
 
 
-def together(names: Sequence[str]) -> Fault:
+def together(parts: Sequence[Fault]) -> Fault:
     """Several faults as one."""
-    parts = [named(name) for name in names]
     return Fault(
-        ", ".join(names),
+        ", ".join(part.name for part in parts),
         "",
         " ".join(part.says for part in parts),
         [step for part in parts for step in part.make],
@@ -215,8 +268,9 @@ def together(names: Sequence[str]) -> Fault:
     )
 
 
-def _tell(fault: Fault, found: Sequence[str], seconds: float) -> int:
-    say(f"{fault.name}: {'as expected' if not found else 'NOT AS EXPECTED'} ({duration(seconds)})")
+def _tell(faults: Sequence[Fault], found: Sequence[str], seconds: float) -> int:
+    names = ", ".join(fault.name for fault in faults)
+    say(f"{names}: {'as expected' if not found else 'NOT AS EXPECTED'} ({duration(seconds)})")
     for line in found:
         say(f"  {line}")
     return WRONG if found else 0
@@ -225,25 +279,25 @@ def _tell(fault: Fault, found: Sequence[str], seconds: float) -> int:
 def all_of(names: Sequence[str]) -> int:
     """Run these faults against all suites, or without names those whose results are missing or out of date."""
     results, code = stored(), 0
-    chosen = [named(name) for name in names] or [it for it in faults().values() if not is_current(it, results)]
-    for number, fault in enumerate(chosen, 1):
-        say(f"{number} of {len(chosen)}: {fault.name}: {fault.says}")
+    missing = [it for it in faults().values() if not is_current(it, results)]
+    groups = [[named(name)] for name in names] or at_once(missing)
+    for number, group in enumerate(groups, 1):
+        say(f"run {number} of {len(groups)}")
         began = time.monotonic()
-        said, report = run([fault.name], ())
+        said, report = run([fault.name for fault in group], ())
+        seconds = time.monotonic() - began
         if said == INTERRUPTED:
             return INTERRUPTED
         if report is None:
-            code = _tell(fault, [f"./verify ended with {said} before its tests"], time.monotonic() - began)
+            code = _tell(group, [f"./verify ended with {said} before its tests"], seconds)
             continue
-        results[fault.name] = result_of(fault, report, time.monotonic() - began)
+        results.append(result_of(group, report, seconds))
         store(results)
-        code = _tell(fault, list(problems(fault, report)), time.monotonic() - began) or code
+        code = _tell(group, list(problems(together(group), report)), seconds) or code
     if not names:
-        broken = {name for one in results.values() for name in one[BROKEN]}
-        unseen = [it.id for it in catalogue().values() if it.document != WALKTHROUGHS and it.id not in broken]
-        for name in unseen:
+        for name in unseen(results):
             say(f"no fault breaks {name}")
-        code = code or (WRONG if unseen else 0)
+        code = code or (WRONG if unseen(results) else 0)
     return code
 
 

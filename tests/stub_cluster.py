@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import ssl
 import threading
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,12 @@ def plural(kind: str) -> str:
 class StubCluster:
     """A server on a loopback port. It returns `nodes`. If `keeps_namespaces`, it never deletes a namespace, and says why."""
 
-    def __init__(self, nodes: list[dict[str, Any]] | None = None, keeps_namespaces: bool = False) -> None:
+    def __init__(
+        self,
+        nodes: list[dict[str, Any]] | None = None,
+        keeps_namespaces: bool = False,
+        certificate: Path | None = None,
+    ) -> None:
         self.nodes, self.keeps_namespaces = nodes or [], keeps_namespaces
         remain = {"type": "NamespaceContentRemaining", "status": "True", "message": "pods. has 1 resource instances"}
         fails = {"type": "NamespaceDeletionContentFailure", "status": "False", "message": "all content deleted"}
@@ -50,6 +56,7 @@ class StubCluster:
         #: HTTP status and body of the answer to the creation of an object of a kind.
         self.creates: dict[str, tuple[int, dict[str, Any]]] = {}
         self.requests: list[tuple[str, str]] = []
+        self.bodies: list[Any] = []
         #: Answers that replace the usual ones: (method, path) to HTTP status and body.
         self.answers: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
         #: The HTTP statuses of the first answers: (method, path) to those statuses. The usual answers follow them.
@@ -79,12 +86,17 @@ class StubCluster:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        if certificate:
+            secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            secured.load_cert_chain(certificate)
+            self._server.socket = secured.wrap_socket(self._server.socket, server_side=True)
+        self.address = f"http{'s' if certificate else ''}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
         """Status and body for a request."""
         self.requests.append((method, path))
+        self.bodies.append(body)
         if refusals := self.refusals.get((method, path)):
             return refusals.pop(0), {}
         if (method, path) in self.answers:

@@ -21,10 +21,10 @@ import yaml
 
 from faults import files, proxy, steps
 from faults.files import KINDS, Fault, faults, listing, named, parse
-from faults.steps import STEPS, World, policy, with_flags
+from faults.steps import STEPS, World, policy, steps_of, with_flags
 from fixtures.api import Api
 from machine.exits import USAGE, CannotRun
-from measure.faults import FEW, INNOCENTS, problems, table
+from measure.faults import AT_ONCE, FEW, INNOCENTS, at_once, problems, table
 from tests.stub_cluster import StubCluster
 
 GIVEN: dict[str, Any] = {"says": "It is wrong.", "make": [{"objects": []}], "breaks": ["objects/pod-from-yaml"]}
@@ -140,19 +140,84 @@ def test_what_is_done_again_stops_with_the_block() -> None:
 
 
 def test_a_policy_alters_what_its_condition_names_outside_of_the_clusters_own_namespaces() -> None:
-    given = {"resource": "v1/pods", "when": "true", "patches": [{"op": "remove", "path": "/spec/x"}]}
+    given = {"resource": "apps/v1/deployments/scale", "on": ["UPDATE"], "when": "true"}
 
-    rules, binding = policy(given | {"patches": [*given["patches"], {"op": "add", "path": "/spec/y", "value": "1"}]})
+    rules, binding = policy("Mutating", given, {"mutations": []}, {"validationActions": ["Deny"]})
 
     spec = rules["spec"]
     (rule,) = spec["matchConstraints"]["resourceRules"]
-    assert rule == {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    assert (rule["apiGroups"], rule["apiVersions"]) == (["apps"], ["v1"])
+    assert (rule["operations"], rule["resources"]) == (["UPDATE"], ["deployments/scale"])
     assert "kube-system" in str(spec["matchConstraints"]["namespaceSelector"])
-    (mutation,) = spec["mutations"]
+    assert (rules["kind"], binding["kind"]) == ("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding")
+    assert spec["mutations"] == []
+    assert binding["spec"] == {"policyName": rules["metadata"]["name"], "validationActions": ["Deny"]}
+
+
+class Policies:
+    """A world that writes down the admission policies that are made in it."""
+
+    goes = True
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[dict[str, Any]] = []
+        self.api = None
+        monkeypatch.setattr(steps, "Kube", lambda *_: SimpleNamespace(apply=self.made.extend))
+
+
+def test_objects_are_altered_by_patches_and_refused_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Policies(monkeypatch)
+    patches = [{"op": "remove", "path": "/spec/x"}, {"op": "add", "path": "/spec/y", "value": "1"}]
+
+    with (
+        STEPS["alters"](cast("World", world), {"resource": "v1/pods", "patches": patches}),
+        STEPS["refuses"](cast("World", world), {"resource": "v1/pods", "says": "no"}),
+    ):
+        alters, _, refuses, binding = world.made
+
+    (mutation,) = alters["spec"]["mutations"]
     assert mutation["jsonPatch"]["expression"] == (
         '[JSONPatch{op: "remove", path: "/spec/x"}, JSONPatch{op: "add", path: "/spec/y", value: 1}]'
     )
-    assert binding["spec"]["policyName"] == rules["metadata"]["name"]
+    assert refuses["spec"]["validations"] == [{"expression": "false", "message": "no"}]
+    assert binding["spec"]["validationActions"] == ["Deny"]
+
+
+def of(name: str, *make: dict[str, Any]) -> Fault:
+    return parse("admission", name, GIVEN | {"make": make})
+
+
+def test_several_faults_start_a_component_once_and_have_one_proxy() -> None:
+    one = of("one", {"alters": 1}, {"flags": {"etcd": {"a": "1", "b": None}}}, {"answers": ["rule"]})
+    two = of("two", {"answers": ["other"]}, {"flags": {"etcd": {"a": "2,1"}}}, {"kubectl": "x"})
+
+    assert list(steps_of([one, two])) == [
+        ("one, two", "flags", {"etcd": {"a": "1,2", "b": None}}),
+        ("one, two", "answers", ["rule", "other"]),
+        ("two", "kubectl", ["x"]),
+        ("one", "alters", 1),
+        ("one", "policies count", None),
+    ]
+
+
+def test_a_container_is_altered_before_the_runtime_makes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runtime, bundle = tmp_path / "crun", tmp_path / "bundle"
+    runtime.write_text('#!/bin/sh\necho real "$@"\n')
+    runtime.chmod(0o755)
+    bundle.mkdir()
+    (bundle / "config.json").write_text('{"hostname": "a", "annotations": {"name": "web"}}')
+    monkeypatch.setattr(steps, "RUNTIME", str(runtime))
+    monkeypatch.setattr(steps, "WRAPPER", steps.WRAPPER.replace("/usr/local/lib/crun/crun", str(runtime)))
+    world = Steps()
+    monkeypatch.setattr(world, "run", lambda _, script: subprocess.run(script, shell=True, check=True))
+
+    with STEPS["containers"](cast("World", world), {"nodes": "it", "change": '$c->{hostname} = "not-$pod->{name}"'}):
+        called = [str(runtime), "--root", "x", "create", "--bundle", str(bundle), "id"]
+        said = subprocess.run(called, capture_output=True, text=True, check=True).stdout
+
+    assert said == f"real --root x create --bundle {bundle} id\n"
+    assert json.loads((bundle / "config.json").read_text())["hostname"] == "not-web"
+    assert runtime.read_text().startswith("#!/bin/sh")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +233,7 @@ def test_some_commands_of_kubectl_do_something_else(
     before = os.environ["PATH"]
 
     with STEPS["kubectl"](
-        cast("World", SimpleNamespace(api=None)), {"when": "rollout undo", "run": "echo nothing; exit 0"}
+        cast("World", SimpleNamespace(api=None)), [{"when": "rollout undo", "run": "echo nothing; exit 0"}]
     ):
         said = subprocess.run(["kubectl", *typed.split()], capture_output=True, text=True, check=True).stdout
 
@@ -177,29 +242,45 @@ def test_some_commands_of_kubectl_do_something_else(
 
 
 @pytest.fixture
-def stub() -> Iterator[StubCluster]:
-    cluster = StubCluster()
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for loopback, with its key."""
+    path, key = tmp_path / "certificate", tmp_path / "key"
+    own = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(path)]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", *own], check=True)
+    path.write_text(path.read_text() + key.read_text())
+    return path
+
+
+@pytest.fixture
+def stub(certificate: Path) -> Iterator[StubCluster]:
+    cluster = StubCluster(certificate=certificate)
     yield cluster
     cluster.close()
 
 
-RULES = [
+RULES: list[dict[str, Any]] = [
     {"method": "POST", "path": "/api/v1/namespaces$", "status": 409, "becomes": 201, "replace": {"Conflict": "Fine"}},
     {"method": "DELETE", "path": "/pods/web$", "drops": True},
+    {"method": "PUT", "path": "/pods/web$", "sends": {"right": "wrong"}},
 ]
 
 
 @pytest.fixture
-def altered(stub: StubCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a proxy before the simulated cluster, which speaks no TLS."""
-    monkeypatch.setattr(ssl, "create_default_context", lambda cafile: SimpleNamespace(load_cert_chain=lambda *_: 0))
-    monkeypatch.setattr(
-        http.client, "HTTPSConnection", lambda host, port, context: http.client.HTTPConnection(host, port)
+def altered(stub: StubCluster, monkeypatch: pytest.MonkeyPatch, certificate: Path) -> Iterator[str]:
+    """The address of a proxy before the simulated cluster."""
+    monkeypatch.setattr(urllib.request, "_opener", opener(certificate))
+    configuration = SimpleNamespace(
+        host=stub.address, ssl_ca_cert=certificate, cert_file=certificate, key_file=certificate
     )
-    configuration = SimpleNamespace(host=stub.address, ssl_ca_cert=None, cert_file=None, key_file=None)
     api = cast("Api", SimpleNamespace(client=SimpleNamespace(configuration=configuration)))
-    with proxy.AnswersAltered(api, RULES) as running:
+    with proxy.AnswersAltered(api, RULES, certificate) as running:
         yield running.address
+
+
+def opener(certificate: Path) -> urllib.request.OpenerDirector:
+    """Requests that trust this certificate alone."""
+    trusting = ssl.create_default_context(cafile=certificate)
+    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=trusting))
 
 
 def ask(url: str, method: str = "GET", body: bytes | None = None) -> tuple[int, str]:
@@ -234,6 +315,19 @@ def test_a_dropped_request_does_not_arrive(altered: str, stub: StubCluster) -> N
 
     assert status == 200
     assert [method for method, path in stub.requests if path.endswith("/pods/web")] == ["GET"]
+
+
+def test_a_request_is_altered_on_its_way(altered: str, stub: StubCluster) -> None:
+    ask(f"{altered}/api/v1/namespaces/x/pods/web", "PUT", b'{"this": "right"}')
+
+    assert stub.bodies[-1] == {"this": "wrong"}
+
+
+def test_a_request_without_tls_gets_the_api_servers_own_answer(altered: str) -> None:
+    with pytest.raises(http.client.RemoteDisconnected):  # the simulated cluster gives none
+        ask(altered.replace("https", "http") + "/version")
+
+    assert ask(f"{altered}/version")[0] == 200
 
 
 # --- what is said about a run
@@ -286,19 +380,48 @@ def test_the_few_are_of_each_kind_that_breaks_something() -> None:
     assert len(INNOCENTS) == 5
 
 
+def test_faults_are_made_at_once_unless_one_touches_what_the_other_must_break() -> None:
+    narrow = fault()
+    other = parse("admission", "other", GIVEN | {"breaks": ["controllers/liveness-restarts"]})
+    broad = parse("admission", "broad", GIVEN | {"breaks": ["objects/rollout-history"], "others": {"broken": ["all"]}})
+
+    assert at_once([narrow, other, broad]) == [[narrow, other], [broad]]
+    assert at_once([narrow, narrow]) == [[narrow], [narrow]]
+    assert max(map(len, at_once(list(faults().values())))) <= AT_ONCE
+
+
+def result(broken: dict[str, str], *names: str) -> dict[str, Any]:
+    return {
+        "faults": dict.fromkeys(names, "old"),
+        "tests": "old",
+        "date": "2026-01-01",
+        "holds": 1,
+        "broken": broken,
+        "inconclusive": {},
+        "broken_tests": ["suites/test_pods.py::test_a_pod_from_yaml"],
+    }
+
+
 def test_the_table_names_what_broke_by_fault_and_by_behavior() -> None:
     name = "no-liveness-probes"
-    result = {"fault": "old", "tests": "old", "date": "2026-01-01", "holds": 1, "inconclusive": {}}
-    lines = list(table({name: result | {"broken": {"controllers/liveness-restarts": "it `never` restarts"}}}))
+    lines = list(table([result({"controllers/liveness-restarts": "it `never` restarts"}, name)]))
 
-    assert "- broken: controllers/liveness-restarts: `it 'never' restarts`" in lines
+    assert "- controllers/liveness-restarts: `it 'never' restarts`" in lines
     assert f"| controllers/liveness-restarts | {name} |" in lines
     assert any(line.startswith("Run on 2026-01-01, before the last change") for line in lines)
     assert "| objects/pod-from-yaml | none yet |" in lines
+
+
+def test_of_several_faults_each_has_broken_what_its_file_says() -> None:
+    broken = {"controllers/liveness-restarts": "it", "controllers/job-in-parallel": "that"}
+    lines = list(table([result(broken, "no-liveness-probes", "no-job-controller")]))
+
+    assert "| controllers/liveness-restarts | no-liveness-probes |" in lines
+    assert "| controllers/job-in-parallel | no-job-controller |" in lines
 
 
 def test_the_stored_results_are_in_the_table(root: Path) -> None:
     stored = json.loads((root / "docs" / "faults.json").read_text())
 
     assert (root / "docs" / "faults.md").read_text() == "\n".join(table(stored)) + "\n"
-    assert stored.keys() <= files.faults().keys()
+    assert {name for one in stored for name in one["faults"]} <= files.faults().keys()
