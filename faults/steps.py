@@ -1,13 +1,14 @@
 """The steps of a fault: each makes one thing of the cluster wrong, and undoes it after that.
 
 - `objects`: creates these objects.
-- `alters`: alters objects as they are stored: `resource` ("apps/v1/deployments", "v1/pods/status"), `on` (if it is not only
-  CREATE), `when` (a condition in CEL), and `patches`, a list of JSON patches with values in CEL.
-- `refuses`: refuses to store objects: `resource`, `on`, `when`, and `says`, the message.
+- `alters`: alters objects as they are stored: `resource` ("apps/v1/deployments", "v1/pods/status"), `operations` (if it is
+  not only CREATE), `when` (a condition in CEL), and `patches`, a list of JSON patches with values in CEL. In a
+  list, objects are maps: on typed ones (`Object.spec...{}`) the API server panics.
+- `refuses`: refuses to store objects: `resource`, `operations`, `when`, and `says`, the message.
 - `flags`: starts a component of the control plane with other flags: `{kube-apiserver: {flag: value}}`; null takes one away.
   If several faults give a flag, their values are joined by commas.
-- `patch`: changes an object of the cluster: `kind`, `namespace`, `name`, the merge patch `change`, and `restart`, the
-  workloads that read the object only when they start.
+- `patch`: changes an object of the cluster: `kind`, `namespace`, `name`, the merge patch `change`, `undo`
+  if the opposite patch does not undo it, and `restart`, the workloads that read the object only when they start.
 - `on-nodes`: runs a script on nodes: `nodes` (all, workers, one worker, control plane), `run`, and `undo`.
 - `containers`: alters what containers are made of: `nodes`, and `change`, code in Perl that alters `$c`, the OCI runtime's
   configuration of a container. `$pod` has the annotations by which the runtime knows its Pod.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -207,12 +209,14 @@ def policy(
     kind: str, given: Mapping[str, Any], own: Mapping[str, Any], binding: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """An admission policy and its binding, with what only their kind has. They do not count in the cluster's own namespaces."""
+    if unknown := given.keys() - {"resource", "operations", "when", "patches", "says"}:
+        raise ValueError(f"unknown keys: {unknown}")
     parts = given["resource"].split("/")
     at = next(number for number, part in enumerate(parts) if re.fullmatch(r"v\d\w*", part))
     group, version, resource = parts[:at] or [""], parts[at], "/".join(parts[at + 1 :])
     digest = hashlib.sha256(repr(given).encode()).hexdigest()[:6]
     name = f"kubehave-fault-{resource.replace('/', '-')}-{digest}"
-    operations = given.get("on", ["CREATE"])
+    operations = given.get("operations", ["CREATE"])
     rule = {"apiGroups": group, "apiVersions": [version], "operations": operations, "resources": [resource]}
     system = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [*SYSTEM]}
     version_of_policy = "admissionregistration.k8s.io/v1"
@@ -238,7 +242,7 @@ def policy(
 
 def _json_patch(op: str, path: str, value: object = None) -> str:
     """A JSON patch in CEL."""
-    values = "" if value is None else f", value: {value}"
+    values = "" if value is None else f", value: {value if isinstance(value, str) else json.dumps(value)}"
     return f'JSONPatch{{op: "{op}", path: "{path}"{values}}}'
 
 
@@ -274,7 +278,7 @@ def _replace(world: World, node: str, component: str, text: str) -> None:
         with look:
             assert world.run(node, running).split() not in ([], was), f"{component} has not restarted"
             assert _is_healthy(world, node, component), f"{component} is not healthy"
-    if component in LEADERS:
+    if component in LEADERS and "--leader-elect=true" in text:
         _leads(world, component)
 
 
@@ -298,7 +302,7 @@ def _patch(world: World, given: Mapping[str, Any]) -> Iterator[None]:
     _patched(kube, given, given["change"])
     yield
     if not world.goes:
-        _patched(kube, given, inverse_patch(before, given["change"]))
+        _patched(kube, given, given.get("undo") or inverse_patch(before, given["change"]))
 
 
 def _patched(kube: Kube, given: Mapping[str, Any], change: Mapping[str, Any]) -> None:

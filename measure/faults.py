@@ -63,7 +63,7 @@ FEW = (
 
 
 #: How many faults are made at once. More break so much that a run takes longer than several.
-AT_ONCE = 10
+AT_ONCE = 16
 
 Result = dict[str, Any]
 
@@ -164,6 +164,8 @@ def at_once(chosen: Sequence[Fault]) -> list[list[Fault]]:
 
 
 def _apart(one: Fault, other: Fault) -> bool:
+    if not (one.breaks and other.breaks):  # under a disturbance everything must hold
+        return False
     touched = [it.breaks | it.may_break | it.may_be_inconclusive for it in (one, other)]
     return not (one.breaks & touched[1] or other.breaks & touched[0])
 

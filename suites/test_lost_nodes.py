@@ -129,8 +129,9 @@ def stored(lease: Fields) -> datetime:
 def grace_period(api: Api) -> timedelta:
     """How long a node may be silent: what the controller manager's static Pod says, or else the default."""
     (pod,) = exactly(1, Kube(api, "kube-system").list("Pod", component="kube-controller-manager"))
-    command = pod.spec.containers[0].command
-    told = [part.removeprefix(GRACE_PERIOD) for part in command if part.startswith(GRACE_PERIOD)]
+    container = pod.spec.containers[0]
+    words = [*(container.command or ()), *(container.args or ())]
+    told = [word.removeprefix(GRACE_PERIOD) for word in words if word.startswith(GRACE_PERIOD)]
     parts = re.findall(r"([\d.]+)(ms|h|m|s)", (told or [DEFAULT_GRACE_PERIOD])[-1])
     return timedelta(seconds=sum(float(number) * UNITS[unit] for number, unit in parts))
 

@@ -72,7 +72,9 @@ def by_cluster_ip(service: Fields) -> str:
 
 def by_node_port(service: Fields, node: Fields) -> str:
     """The same URL at a node's address and the Service's node port."""
-    return f"http://{internal_ip(node)}:{service.spec.ports[0].nodePort}/hostname"
+    port = service.spec.ports[0].nodePort
+    assert port, f"the Service {service.metadata.name} has no node port"
+    return f"http://{internal_ip(node)}:{port}/hostname"
 
 
 def by_pod_ip(pod: Fields) -> str:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from fixtures.api import refused
+from fixtures.api import Api, refused
 from fixtures.counting import exactly
 from fixtures.fields import Fields
 from fixtures.inconclusive import NotObserved
@@ -220,13 +220,17 @@ def test_a_volume_whose_pvc_is_deleted_is_released_not_available(kube: Kube, vol
             assert phases(kube, PVC) == {"next": "Pending"}
 
 
+@pytest.mark.behavior("state-and-ingress/pv-is-not-namespaced")
+def test_the_api_says_which_kinds_have_a_namespace(api: Api) -> None:
+    """Discovery tells clients that PersistentVolumes have no namespace, and that PVCs have one."""
+    assert api.resource(VOLUME).namespaced is False
+    assert api.resource(PVC).namespaced is True
+
+
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.behavior("state-and-ingress/pv-is-not-namespaced")
 def test_a_volume_belongs_to_the_cluster_a_pvc_to_a_namespace(kube: Kube, volume: Fields, pvc: Fields) -> None:
     """A PersistentVolume has no namespace and a PVC has one, so the volume names the namespace of its PVC."""
-    assert kube.api.resource(VOLUME).namespaced is False
-    assert kube.api.resource(PVC).namespaced is True
-
     assert volume.metadata.namespace is None
     assert pvc.metadata.namespace == kube.namespace
     claimed_by = kube.get(VOLUME, volume.metadata.name).spec.claimRef

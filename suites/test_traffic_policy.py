@@ -156,21 +156,17 @@ def test_under_local_the_answer_moves_with_the_pod(
             assert answering == [another], f"the Pod is on {another}, and these nodes answer: {answering}"
 
 
-@pytest.fixture
-def health(kube: Kube, nodes: list[Fields]) -> Urls:
-    """The health check node port of the Service as type LoadBalancer, on every node."""
+@pytest.mark.behavior("objects/traffic-policy-local-serves-only-where-pods-run")
+def test_the_health_check_tells_where_a_ready_pod_runs(
+    kube: Kube, outside: Outside, backend: str, nodes: list[Fields]
+) -> None:
+    """A load balancer learns from each node's health check whether to send requests there: 200 for a ready Pod, else 503."""
     manifest = load(SERVICE)
     manifest["spec"]["type"] = "LoadBalancer"
     port = kube.create(manifest).spec.healthCheckNodePort
-    assert port is not None
-    return {node.metadata.name: f"http://{internal_ip(node)}:{port}" for node in nodes}
+    assert port, "the Service has no node port for health checks"
+    health = {node.metadata.name: f"http://{internal_ip(node)}:{port}" for node in nodes}
 
-
-@pytest.mark.behavior("objects/traffic-policy-local-serves-only-where-pods-run")
-def test_the_health_check_tells_where_a_ready_pod_runs(
-    kube: Kube, outside: Outside, backend: str, health: Urls
-) -> None:
-    """A load balancer learns from each node's health check whether to send requests there: 200 for a ready Pod, else 503."""
     for look in eventually(within=patience.service_rules):
         with look:
             found = statuses(outside, health)

@@ -21,7 +21,7 @@ import yaml
 
 from faults import files, proxy, steps
 from faults.files import KINDS, Fault, faults, listing, named, parse
-from faults.steps import STEPS, World, policy, steps_of, with_flags
+from faults.steps import POLICIES, STEPS, World, policy, steps_of, with_flags
 from fixtures.api import Api
 from machine.exits import USAGE, CannotRun
 from measure.faults import AT_ONCE, FEW, INNOCENTS, at_once, problems, table
@@ -140,7 +140,7 @@ def test_what_is_done_again_stops_with_the_block() -> None:
 
 
 def test_a_policy_alters_what_its_condition_names_outside_of_the_clusters_own_namespaces() -> None:
-    given = {"resource": "apps/v1/deployments/scale", "on": ["UPDATE"], "when": "true"}
+    given = {"resource": "apps/v1/deployments/scale", "operations": ["UPDATE"], "when": "true"}
 
     rules, binding = policy("Mutating", given, {"mutations": []}, {"validationActions": ["Deny"]})
 
@@ -152,6 +152,14 @@ def test_a_policy_alters_what_its_condition_names_outside_of_the_clusters_own_na
     assert (rules["kind"], binding["kind"]) == ("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding")
     assert spec["mutations"] == []
     assert binding["spec"] == {"policyName": rules["metadata"]["name"], "validationActions": ["Deny"]}
+
+
+def test_every_policy_of_a_fault_is_well_formed() -> None:
+    given = [
+        part for fault in faults().values() for step in fault.make for name, part in step.items() if name in POLICIES
+    ]
+
+    assert all(policy("Mutating", part, {}, {}) for part in given)
 
 
 class Policies:
