@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -51,14 +52,9 @@ class Fault:
     may_be_inconclusive: frozenset[str]
 
     @property
-    def file(self) -> Path:
-        """Its file."""
-        return FOLDER / self.kind / f"{self.name}.yaml"
-
-    @property
     def digest(self) -> str:
-        """A digest of its file: 12 hexadecimal digits."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()[:12]
+        """A digest of what it does to a cluster: 12 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.make).encode()).hexdigest()[:12]
 
 
 def parse(kind: str, name: str, given: Mapping[str, Any]) -> Fault:

@@ -83,19 +83,14 @@ def digest_of_tests() -> str:
     return whole.hexdigest()[:12]
 
 
-def problems(fault: Fault, report: Mapping[str, Any]) -> Iterator[str]:
+def problems(fault: Fault, result: Result) -> Iterator[str]:
     """What a run on the wrong cluster has shown that the fault's file does not say, one line each."""
-    for row in report["behaviors"]:
-        name, verdict, reason = row["id"], row["verdict"], row.get("reason")
-        if name in fault.breaks:
-            if verdict != BROKEN:
-                yield f"{name} must be broken, but it is: {verdict}{f' ({reason})' if reason else ''}"
-        elif (verdict == BROKEN and name not in fault.may_break) or (
-            verdict == INCONCLUSIVE and name not in fault.may_be_inconclusive
-        ):
-            yield f"{name} must hold, but it is {verdict}: {reason}"
-    if missing := fault.breaks - {row["id"] for row in report["behaviors"]}:
-        yield f"not in the report: {', '.join(sorted(missing))}"
+    for name in sorted(fault.breaks - result[BROKEN].keys()):
+        found = f"it is inconclusive ({result[INCONCLUSIVE][name]})" if name in result[INCONCLUSIVE] else "it holds"
+        yield f"{name} must be broken, but {found}"
+    for verdict, allowed in ((BROKEN, fault.may_break), (INCONCLUSIVE, fault.may_be_inconclusive)):
+        for name in sorted(result[verdict].keys() - fault.breaks - allowed):
+            yield f"{name} must hold, but it is {verdict}: {result[verdict][name]}"
 
 
 def result_of(faults: Sequence[Fault], report: Mapping[str, Any], seconds: float) -> Result:
@@ -252,7 +247,11 @@ def few(names: Sequence[str]) -> int:
         chosen = [*sorted(fault.breaks), *(it for it in INNOCENTS if it not in fault.breaks)]
         options = [part for it in chosen for part in ("--behavior", it)]
         said, report = run([fault.name], ["--keep", *options]) if names else run(FEW, options)
-        found = list(problems(fault, report)) if report else [f"./verify ended with {said} before its tests"]
+        found = (
+            list(problems(fault, result_of([fault], report, 0)))
+            if report
+            else [f"./verify ended with {said} before its tests"]
+        )
         code = _tell([fault], found, time.monotonic() - began) or code
     return code
 
@@ -295,7 +294,7 @@ def all_of(names: Sequence[str]) -> int:
             continue
         results.append(result_of(group, report, seconds))
         store(results)
-        code = _tell(group, list(problems(together(group), report)), seconds) or code
+        code = _tell(group, list(problems(together(group), results[-1])), seconds) or code
     if not names:
         for name in unseen(results):
             say(f"no fault breaks {name}")

@@ -24,7 +24,7 @@ from faults.files import KINDS, Fault, faults, listing, named, parse
 from faults.steps import POLICIES, STEPS, World, policy, steps_of, with_flags
 from fixtures.api import Api
 from machine.exits import USAGE, CannotRun
-from measure.faults import AT_ONCE, FEW, INNOCENTS, at_once, problems, table
+from measure.faults import AT_ONCE, FEW, INNOCENTS, at_once, problems, table, together
 from tests.stub_cluster import StubCluster
 
 GIVEN: dict[str, Any] = {"says": "It is wrong.", "make": [{"objects": []}], "breaks": ["objects/pod-from-yaml"]}
@@ -345,42 +345,39 @@ def fault(**others: Any) -> Fault:
     return parse("admission", "it", GIVEN | {"others": others})
 
 
-def report(**verdicts: str) -> dict[str, Any]:
+def verdicts(**given: str) -> dict[str, Any]:
     ids = {"made": "objects/pod-from-yaml", "probe": "controllers/liveness-restarts"}
     return {
-        "behaviors": [{"id": ids[name], "verdict": verdict, "reason": "why"} for name, verdict in verdicts.items()],
-        "tests": {},
+        verdict: {ids[it]: "why" for it, found in given.items() if found == verdict}
+        for verdict in ("broken", "inconclusive")
     }
 
 
 def test_as_expected_is_what_must_break_and_nothing_else() -> None:
-    assert list(problems(fault(), report(made="broken", probe="holds"))) == []
+    assert list(problems(fault(), verdicts(made="broken", probe="holds"))) == []
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "line"),
+    ("given", "line"),
     [
-        ({"made": "holds"}, "objects/pod-from-yaml must be broken, but it is: holds"),
-        ({"made": "inconclusive"}, "objects/pod-from-yaml must be broken, but it is: inconclusive"),
-        ({"made": "broken", "probe": "broken"}, "controllers/liveness-restarts must hold, but it is broken"),
+        ({"made": "holds"}, "objects/pod-from-yaml must be broken, but it holds"),
+        ({"made": "inconclusive"}, "objects/pod-from-yaml must be broken, but it is inconclusive (why)"),
+        ({"made": "broken", "probe": "broken"}, "controllers/liveness-restarts must hold, but it is broken: why"),
         (
             {"made": "broken", "probe": "inconclusive"},
-            "controllers/liveness-restarts must hold, but it is inconclusive",
+            "controllers/liveness-restarts must hold, but it is inconclusive: why",
         ),
-        ({"probe": "holds"}, "not in the report: objects/pod-from-yaml"),
     ],
 )
-def test_what_is_not_as_expected_is_said(verdicts: dict[str, str], line: str) -> None:
-    (found,) = problems(fault(), report(**verdicts))
-
-    assert found.startswith(line)
+def test_what_is_not_as_expected_is_said(given: dict[str, str], line: str) -> None:
+    assert list(problems(fault(), verdicts(**given))) == [line]
 
 
 def test_a_broad_fault_may_do_more() -> None:
     broad = fault(inconclusive=["all"], broken=["probes"])
 
-    assert list(problems(broad, report(made="broken", probe="broken"))) == []
-    assert list(problems(broad, report(made="broken", probe="inconclusive"))) == []
+    assert list(problems(broad, verdicts(made="broken", probe="broken"))) == []
+    assert list(problems(broad, verdicts(made="broken", probe="inconclusive"))) == []
 
 
 def test_the_few_are_of_each_kind_that_breaks_something() -> None:
@@ -433,3 +430,8 @@ def test_the_stored_results_are_in_the_table(root: Path) -> None:
 
     assert (root / "docs" / "faults.md").read_text() == "\n".join(table(stored)) + "\n"
     assert {name for one in stored for name in one["faults"]} <= files.faults().keys()
+
+
+def test_the_stored_results_are_what_the_faults_files_say(root: Path) -> None:
+    for one in json.loads((root / "docs" / "faults.json").read_text()):
+        assert list(problems(together([named(name) for name in one["faults"]]), one)) == []
