@@ -2,7 +2,8 @@
 
 `tox run -e faults` does this for every fault whose result is missing or out of date; an interrupted run goes on where it
 stopped. Faults that cannot be mistaken for one another are made at once: none may break, or make inconclusive, what another
-one must break. `tox run -e faults -- NAME...` runs each of these faults anew, by itself. Each result is stored in
+one must break. A fault under which anything may be inconclusive is run only on what it must break. `tox run -e faults --
+NAME...` runs each of these faults anew, by itself. Each result is stored in
 docs/faults.json, and docs/faults.md is generated from that file. `--table` only writes docs/faults.md.
 
 `--few NAME...` runs only the tests of what a fault must break, and five others, on one cluster that is made right again after
@@ -256,6 +257,12 @@ def few(names: Sequence[str]) -> int:
     return code
 
 
+def _behaviors(fault: Fault) -> list[str]:
+    """All behaviors, or those that a fault must break if all others may be anything."""
+    broad = catalogue().keys() <= fault.breaks | fault.may_be_inconclusive
+    return [part for name in sorted(fault.breaks) for part in ("--behavior", name)] if broad and fault.breaks else []
+
+
 def together(parts: Sequence[Fault]) -> Fault:
     """Several faults as one."""
     return Fault(
@@ -285,7 +292,7 @@ def all_of(names: Sequence[str]) -> int:
     for number, group in enumerate(groups, 1):
         say(f"run {number} of {len(groups)}")
         began = time.monotonic()
-        said, report = run([fault.name for fault in group], ())
+        said, report = run([fault.name for fault in group], _behaviors(together(group)))
         seconds = time.monotonic() - began
         if said == INTERRUPTED:
             return INTERRUPTED

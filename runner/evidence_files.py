@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 import yaml
+from urllib3.exceptions import HTTPError
 
-from fixtures.api import Api, connected
+from fixtures.api import Api, ApiRefusal, connected
 from fixtures.fields import Fields, plain
 from fixtures.hidden import hide
+from fixtures.in_brief import is_ready
 from fixtures.kube import Kube
 from lessons.catalogue import test_id
 
@@ -66,15 +68,17 @@ def keep(item: pytest.Item, kubes: Sequence[Kube]) -> str | None:
 def _files(api: Api, kubes: Sequence[Kube]) -> Iterator[tuple[str, Callable[[], str]]]:
     """Name of each file, and what returns its text."""
     cluster = Kube(api, "default").aside()
+    # The nodes whose kubelets do not answer. It takes half a minute to see this, for each log.
+    silent = {node.metadata.name for node in _list(cluster, "Node") if not is_ready(node)}
     yield "nodes.yaml", lambda: _yaml([_node(plain(node)) for node in cluster.list("Node")])
     for kube in (kube.aside() for kube in kubes):
         yield "objects.yaml", partial(_objects, kube)
         yield "events.txt", partial(_events, kube)
-        pods = _list(kube, "Pod")
-        for pod in [pod for pod in pods if pod.spec.nodeName][:LOGS]:
+        for pod in [pod for pod in _list(kube, "Pod") if pod.spec.nodeName][:LOGS]:
             for container in pod.spec.containers:
-                name = f"logs/{pod.metadata.name}-{container.name}.log"
-                yield name, partial(_log, kube, pod.metadata.name, container.name)
+                if pod.spec.nodeName not in silent:
+                    name = f"logs/{pod.metadata.name}-{container.name}.log"
+                    yield name, partial(_log, kube, pod, container.name, silent)
 
 
 def _objects(kube: Kube) -> str:
@@ -88,8 +92,16 @@ def _list(kube: Kube, kind: str) -> list[Fields]:
     return []
 
 
-def _log(kube: Kube, pod: str, container: str) -> str:
-    return "\n".join([*kube.logs(pod, container).splitlines()[-LOG_LINES:], ""])
+def _log(kube: Kube, pod: Fields, container: str, silent: set[str]) -> str:
+    try:
+        return "\n".join([*kube.logs(pod.metadata.name, container).splitlines()[-LOG_LINES:], ""])
+    except ApiRefusal as refusal:
+        if refusal.status >= 500:
+            silent.add(pod.spec.nodeName)
+        raise
+    except (HTTPError, OSError):
+        silent.add(pod.spec.nodeName)
+        raise
 
 
 def bare(thing: dict[str, Any]) -> dict[str, Any]:
