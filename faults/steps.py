@@ -82,7 +82,7 @@ if ($bundle && grep { $_ eq "create" } @ARGV) {
     close($out) or die "config.json: $!";
 }
 exec("REAL", @ARGV) or die "REAL: $!";
-""".replace("REAL", f"{RUNTIME}.real")
+"""
 
 #: The steps that make admission policies.
 POLICIES = ("alters", "refuses")
@@ -327,9 +327,10 @@ def _on_nodes(world: World, given: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _containers(world: World, given: Mapping[str, str]) -> Iterator[None]:
-    encoded = base64.b64encode(WRAPPER.replace("CHANGE", given["change"]).encode()).decode()
-    wrap = f"mv {RUNTIME} {RUNTIME}.real && echo {encoded} | base64 -d > {RUNTIME} && chmod +x {RUNTIME}"
-    with _on_nodes(world, {"nodes": given["nodes"], "run": wrap, "undo": f"mv {RUNTIME}.real {RUNTIME}"}):
+    real = f"{RUNTIME}.{secrets.token_hex(3)}"
+    encoded = base64.b64encode(WRAPPER.replace("REAL", real).replace("CHANGE", given["change"]).encode()).decode()
+    wrap = f"mv {RUNTIME} {real} && echo {encoded} | base64 -d > {RUNTIME} && chmod +x {RUNTIME}"
+    with _on_nodes(world, {"nodes": given["nodes"], "run": wrap, "undo": f"mv {real} {RUNTIME}"}):
         yield
 
 

@@ -53,13 +53,13 @@ INNOCENTS = (
     "core-concepts/replicaset-adopts-earlier-pods",
 )
 
-#: The faults of `--few` alone: one of each kind that breaks something. They do not hide one another.
+#: The faults of `--few` alone: one of each kind that breaks something. They do not hide one another, and show soon.
 FEW = (
-    "clients-stay-with-one-pod",
-    "no-job-controller",
-    "a-node-port-is-closed",
+    "pods-of-nginx-are-all-localhost",
+    "no-replicationcontroller-controller",
+    "one-node-is-in-two-networks",
     "no-quota-admission",
-    "a-second-create-succeeds",
+    "a-replace-of-nothing-succeeds",
 )
 
 

@@ -216,16 +216,18 @@ def test_a_container_is_altered_before_the_runtime_makes_it(monkeypatch: pytest.
     bundle.mkdir()
     (bundle / "config.json").write_text('{"hostname": "a", "annotations": {"name": "web"}}')
     monkeypatch.setattr(steps, "RUNTIME", str(runtime))
-    monkeypatch.setattr(steps, "WRAPPER", steps.WRAPPER.replace("/usr/local/lib/crun/crun", str(runtime)))
     world = Steps()
     monkeypatch.setattr(world, "run", lambda _, script: subprocess.run(script, shell=True, check=True))
 
-    with STEPS["containers"](cast("World", world), {"nodes": "it", "change": '$c->{hostname} = "not-$pod->{name}"'}):
+    with (
+        STEPS["containers"](cast("World", world), {"nodes": "it", "change": '$c->{hostname} .= "-of-$pod->{name}"'}),
+        STEPS["containers"](cast("World", world), {"nodes": "it", "change": '$c->{hostname} .= "-and-more"'}),
+    ):
         called = [str(runtime), "--root", "x", "create", "--bundle", str(bundle), "id"]
         said = subprocess.run(called, capture_output=True, text=True, check=True).stdout
 
     assert said == f"real --root x create --bundle {bundle} id\n"
-    assert json.loads((bundle / "config.json").read_text())["hostname"] == "not-web"
+    assert json.loads((bundle / "config.json").read_text())["hostname"] == "a-and-more-of-web"
     assert runtime.read_text().startswith("#!/bin/sh")
 
 
