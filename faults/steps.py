@@ -140,30 +140,48 @@ def wrong(faults: Sequence[Fault], connection: Connection) -> Iterator[World]:
         yield world
 
 
-def steps_of(faults: Sequence[Fault]) -> Iterator[tuple[str, str, Any]]:
+#: A step: the names of the faults that have it, its own name, and what is given to it.
+Named = tuple[str, str, Any]
+
+
+def steps_of(faults: Sequence[Fault]) -> Iterator[Named]:
     """The steps of faults, each with their names and what is given to it.
 
-    The flags of all come first, so that a component starts anew once. There is one proxy, and one kubectl. The policies come
-    last, and what waits for them.
+    A component starts anew once, with the flags of all; what a file has before its flags comes before that. There is one proxy,
+    and one kubectl. The policies come last, and what waits for them.
     """
-    steps = [(fault.name, name, given) for fault in faults for part in fault.make for name, given in part.items()]
-    flags: dict[str, dict[str, str | None]] = {}
-    with_flags = [(name, given) for name, step, given in steps if step == "flags"]
-    for _, given in with_flags:
-        for component, values in given.items():
-            for flag, value in values.items():
-                before = flags.setdefault(component, {}).get(flag)
-                flags[component][flag] = _joined(before, value) if before is not None else value
-    if flags:
-        yield ", ".join(name for name, _ in with_flags), "flags", flags
-    yield from (step for step in steps if step[1] not in ("flags", "answers", "kubectl", *POLICIES))
-    if answers := [(name, given) for name, step, given in steps if step == "answers"]:
-        yield ", ".join(name for name, _ in answers), "answers", [rule for _, rules in answers for rule in rules]
-    if commands := [(name, given) for name, step, given in steps if step == "kubectl"]:
-        yield ", ".join(name for name, _ in commands), "kubectl", [given for _, given in commands]
-    yield from (policies := [step for step in steps if step[1] in POLICIES])
+    of_each = [[(fault.name, *step) for part in fault.make for step in part.items()] for fault in faults]
+    all_steps = [step for steps in of_each for step in steps]
+    plain_steps = [[step for step in steps if step[1] not in ("answers", "kubectl", *POLICIES)] for steps in of_each]
+    for steps in plain_steps:
+        yield from steps[: _flags_at(steps)]
+    yield from _merged(all_steps, "flags", _joined_flags)
+    for steps in plain_steps:
+        yield from (step for step in steps[_flags_at(steps) :] if step[1] != "flags")
+    yield from _merged(all_steps, "answers", lambda given: [rule for rules in given for rule in rules])
+    yield from _merged(all_steps, "kubectl", list)
+    yield from (policies := [step for step in all_steps if step[1] in POLICIES])
     if policies:
         yield ", ".join(name for name, _, _ in policies), "policies count", None
+
+
+def _flags_at(steps: Sequence[Named]) -> int:
+    """The number of steps before the flags; 0 without flags."""
+    return next((at for at, (_, kind, _) in enumerate(steps) if kind == "flags"), 0)
+
+
+def _merged(steps: Sequence[Named], kind: str, merge: Callable[[list[Any]], Any]) -> Iterator[Named]:
+    """The steps of a kind as one, if there are any."""
+    if found := [step for step in steps if step[1] == kind]:
+        yield ", ".join(name for name, _, _ in found), kind, merge([given for _, _, given in found])
+
+
+def _joined_flags(given: list[Mapping[str, Mapping[str, str | None]]]) -> dict[str, dict[str, str | None]]:
+    flags: dict[str, dict[str, str | None]] = {}
+    for component, flag, value in ((part, *it) for one in given for part, of in one.items() for it in of.items()):
+        before = flags.setdefault(component, {}).get(flag)
+        flags[component][flag] = value if before is None else _joined(before, value)
+    return flags
 
 
 def _joined(one: str, other: str | None) -> str | None:

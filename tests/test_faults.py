@@ -198,9 +198,10 @@ def of(name: str, *make: dict[str, Any]) -> Fault:
 
 def test_several_faults_start_a_component_once_and_have_one_proxy() -> None:
     one = of("one", {"alters": 1}, {"flags": {"etcd": {"a": "1", "b": None}}}, {"answers": ["rule"]})
-    two = of("two", {"answers": ["other"]}, {"flags": {"etcd": {"a": "2,1"}}}, {"kubectl": "x"})
+    two = of("two", {"on-nodes": "before"}, {"flags": {"etcd": {"a": "2,1"}}}, {"answers": ["other"]}, {"kubectl": "x"})
 
     assert list(steps_of([one, two])) == [
+        ("two", "on-nodes", "before"),
         ("one, two", "flags", {"etcd": {"a": "1,2", "b": None}}),
         ("one, two", "answers", ["rule", "other"]),
         ("two", "kubectl", ["x"]),
