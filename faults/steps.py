@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 import yaml
@@ -65,6 +66,9 @@ CERTIFICATE = "/etc/kubernetes/pki/apiserver"
 
 #: The components of which one at a time acts: the one that holds the Lease of this name.
 LEADERS = ("kube-controller-manager", "kube-scheduler")
+
+#: Seconds for a script on a node. It may wait until a component of the control plane runs anew.
+SCRIPT = 150
 
 #: The nodes' OCI runtime, and what stands in its place to alter what containers are made of.
 RUNTIME = "/usr/local/lib/crun/crun"
@@ -114,7 +118,7 @@ class World:
 
     def run(self, node: str, script: str) -> str:
         """Run a script on a node, and return what it prints. Raises RuntimeError if it fails."""
-        done = self.nodes.run(node, ["sh", "-c", script])
+        done = self.nodes.run(node, ["sh", "-c", script], timeout=SCRIPT)
         if done.code:
             raise RuntimeError(f"{node}: exit code {done.code}: {done.stderr.strip()}")
         return done.stdout
@@ -135,7 +139,7 @@ def wrong(faults: Sequence[Fault], connection: Connection) -> Iterator[World]:
         for names, step, given in steps_of(faults):
             try:
                 stack.enter_context(STEPS[step](world, given))
-            except (ApiRefusal, AssertionError, HTTPError, OSError) as error:
+            except (ApiRefusal, AssertionError, HTTPError, OSError, RuntimeError, SubprocessError) as error:
                 raise RuntimeError(f"the fault {names} could not be made: {error}") from error
         yield world
 
