@@ -3,7 +3,7 @@
 A file has these keys:
 
 - `says`: one sentence, what is wrong with this cluster,
-- `make`: how it is made so: steps of `faults.steps`, in their order; they are undone in the opposite order,
+- `make`: how it is made so: steps of `faults.steps` (`steps_of` has their order); they are undone in the opposite order,
 - `breaks`: the behaviors that it must break,
 - `others`: what else it may do: the verdicts `broken` and `inconclusive`, each with ids, topics or documents, or `all`.
 
@@ -31,8 +31,8 @@ FOLDER = Path(__file__).parent
 
 KINDS = {
     "admission": "policies alter objects as they are stored, or refuse them",
-    "controllers": "a controller is switched off",
-    "nodes": "something on a node does one thing wrong",
+    "controllers": "a controller is switched off, or set in another way",
+    "nodes": "something on a node, or in the cluster's network, does one thing wrong",
     "control_plane": "a part of the control plane has another configuration",
     "answers": "an answer of the API server, or a command of kubectl, is altered on its way",
     "disturbances": "the cluster is disturbed, and everything must still hold",

@@ -1,8 +1,10 @@
-"""A proxy on loopback before the API server, which alters some answers.
+"""A proxy on loopback before the API server, which alters some requests and answers.
 
-It shows the API server's own certificate, and shows the API server the user's certificate for who has shown it.
+It shows clients the API server's own certificate. It shows the API server the run's user's certificate if a client has shown
+one, and otherwise none.
 
-A rule has `method` and `path` (a regular expression). It says what becomes of a request that matches, and of its answer:
+A rule has `method` and `path` (a regular expression). It says what becomes of a request that matches, and of its answer. All
+rules that match count:
 
 - `sends`: {regular expression: text} for the request's body,
 - `drops`: the request does not reach the API server; a GET of the same path answers it,
@@ -69,7 +71,7 @@ class AnswersAltered:
                 else:
                     proxy.forward(self)
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve  # noqa: N815
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
             def finish(self) -> None:
                 super().finish()
@@ -120,32 +122,33 @@ class AnswersAltered:
         )
 
     def _context(self, request: http.server.BaseHTTPRequestHandler) -> ssl.SSLContext:
-        """With the user's certificate for who has shown it, and without one for others."""
+        """With the user's certificate if the client has shown one."""
         shown = cast("ssl.SSLSocket", request.connection).getpeercert()
         return self._identified if shown else self._unknown
 
     def forward(self, request: http.server.BaseHTTPRequestHandler) -> None:
         """Send a request on, and its answer back, altered if a rule says so."""
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        rule = self._rule(request)
-        method = "GET" if rule.get("drops") else request.command
+        rules = self._matching(request)
+        method = "GET" if any(rule.get("drops") for rule in rules) else request.command
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
-        body = _replaced(body, rule.get("sends", {})) if method == request.command else b""
+        for rule in rules:
+            body = _replaced(body, rule.get("sends", {}))
+        if method != request.command:
+            body = b""
         answer = self._ask(self._context(request), method, request.path, body, headers)
-        if rule.get("status") not in (None, answer.status) or not rule.keys() & {"becomes", "replace"}:
-            self._send(request, answer, answer.status, _pieces(answer))
-        elif WATCH.search(request.path):
-            lines = (_replaced(line, rule.get("replace", {})) for line in answer)
-            self._send(request, answer, rule.get("becomes", answer.status), lines)
-        else:
-            whole = _replaced(answer.read(), rule.get("replace", {}))
-            self._send(request, answer, rule.get("becomes", answer.status), [whole] if whole else [])
+        rules = [rule for rule in rules if rule.get("status") in (None, answer.status)]
+        status = next((rule["becomes"] for rule in rules if "becomes" in rule), answer.status)
+        if not any("replace" in rule for rule in rules):
+            self._send(request, answer, status, _pieces(answer))
+            return
+        pieces = iter(answer) if WATCH.search(request.path) else iter([answer.read()])
+        self._send(request, answer, status, (_altered(piece, rules) for piece in pieces))
 
-    def _rule(self, request: http.server.BaseHTTPRequestHandler) -> Mapping[str, Any]:
-        for rule in self._rules:
-            if request.command == rule["method"] and re.search(rule["path"], request.path):
-                return rule
-        return {}
+    def _matching(self, request: http.server.BaseHTTPRequestHandler) -> list[Mapping[str, Any]]:
+        return [
+            rule for rule in self._rules if request.command == rule["method"] and re.search(rule["path"], request.path)
+        ]
 
     def _ask(
         self, context: ssl.SSLContext, method: str, path: str, body: bytes, headers: Mapping[str, str]
@@ -192,7 +195,7 @@ class AnswersAltered:
         request.send_header("Transfer-Encoding", "chunked")
         request.end_headers()
         try:
-            for piece in pieces:
+            for piece in filter(None, pieces):
                 request.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
                 request.wfile.flush()
             request.wfile.write(b"0\r\n\r\n")
@@ -216,6 +219,12 @@ def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
         yield piece
 
 
+def _altered(piece: bytes, rules: Sequence[Mapping[str, Any]]) -> bytes:
+    for rule in rules:
+        piece = _replaced(piece, rule.get("replace", {}))
+    return piece
+
+
 def _replaced(body: bytes, replacements: Mapping[str, str]) -> bytes:
     for pattern, new in replacements.items():
         body = re.sub(pattern.encode(), new.encode(), body)
@@ -225,8 +234,8 @@ def _replaced(body: bytes, replacements: Mapping[str, str]) -> bytes:
 def _both_ways(client: socket.socket, upstream: socket.socket) -> None:
     other = {client: upstream, upstream: client}
     while True:
-        read = [it for it in other if isinstance(it, ssl.SSLSocket) and it.pending()]
-        ready = read or select.select(list(other), [], [])[0]
+        pending = [it for it in other if isinstance(it, ssl.SSLSocket) and it.pending()]
+        ready = pending or select.select(list(other), [], [])[0]
         for source in ready:
             try:
                 data = source.recv(AT_ONCE)

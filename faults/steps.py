@@ -6,7 +6,7 @@
   list, objects are maps: on typed ones (`Object.spec...{}`) the API server panics.
 - `refuses`: refuses to store objects: `resource`, `operations`, `when`, and `says`, the message.
 - `flags`: starts a component of the control plane with other flags: `{kube-apiserver: {flag: value}}`; null takes one away.
-  If several faults give a flag, their values are joined by commas.
+  If several faults give a flag whose value is a list, their values are joined.
 - `patch`: changes an object of the cluster: `kind`, `namespace`, `name`, the merge patch `change`, `undo`
   if the opposite patch does not undo it, and `restart`, the workloads that read the object only when they start.
 - `on-nodes`: runs a script on nodes: `nodes` (all, workers, one worker, control plane), `run`, and `undo`.
@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from subprocess import SubprocessError
 from typing import Any
 
@@ -70,7 +71,8 @@ LEADERS = ("kube-controller-manager", "kube-scheduler")
 #: Seconds for a script on a node. It may wait until a component of the control plane runs anew.
 SCRIPT = 150
 
-#: The nodes' OCI runtime, and what stands in its place to alter what containers are made of.
+#: The nodes' OCI runtime, and what stands in its place to alter what containers are made of. REAL stands for the runtime's
+#: other name, and CHANGE for the code of a fault.
 RUNTIME = "/usr/local/lib/crun/crun"
 WRAPPER = r"""#!/usr/bin/perl
 use strict; use warnings; use JSON::PP;
@@ -87,6 +89,9 @@ if ($bundle && grep { $_ eq "create" } @ARGV) {
 }
 exec("REAL", @ARGV) or die "REAL: $!";
 """
+
+#: The flags whose values are lists.
+LISTS = ("controllers", "disable-admission-plugins", "feature-gates", "runtime-config")
 
 #: The steps that make admission policies.
 POLICIES = ("alters", "refuses")
@@ -156,17 +161,17 @@ def steps_of(faults: Sequence[Fault]) -> Iterator[Named]:
     """
     of_each = [[(fault.name, *step) for part in fault.make for step in part.items()] for fault in faults]
     all_steps = [step for steps in of_each for step in steps]
-    plain_steps = [[step for step in steps if step[1] not in ("answers", "kubectl", *POLICIES)] for steps in of_each]
-    for steps in plain_steps:
+    single_steps = [[step for step in steps if step[1] not in ("answers", "kubectl", *POLICIES)] for steps in of_each]
+    for steps in single_steps:
         yield from steps[: _flags_at(steps)]
     yield from _merged(all_steps, "flags", _joined_flags)
-    for steps in plain_steps:
+    for steps in single_steps:
         yield from (step for step in steps[_flags_at(steps) :] if step[1] != "flags")
     yield from _merged(all_steps, "answers", lambda given: [rule for rules in given for rule in rules])
     yield from _merged(all_steps, "kubectl", list)
     yield from (policies := [step for step in all_steps if step[1] in POLICIES])
     if policies:
-        yield ", ".join(name for name, _, _ in policies), "policies count", None
+        yield _names(policies), "policies count", None
 
 
 def _flags_at(steps: Sequence[Named]) -> int:
@@ -177,38 +182,52 @@ def _flags_at(steps: Sequence[Named]) -> int:
 def _merged(steps: Sequence[Named], kind: str, merge: Callable[[list[Any]], Any]) -> Iterator[Named]:
     """The steps of a kind as one, if there are any."""
     if found := [step for step in steps if step[1] == kind]:
-        yield ", ".join(name for name, _, _ in found), kind, merge([given for _, _, given in found])
+        yield _names(found), kind, merge([given for _, _, given in found])
+
+
+def _names(steps: Sequence[Named]) -> str:
+    return ", ".join(dict.fromkeys(name for name, _, _ in steps))
 
 
 def _joined_flags(given: list[Mapping[str, Mapping[str, str | None]]]) -> dict[str, dict[str, str | None]]:
+    """Flags of several faults in one: if two give a flag other values, those of a list are joined. Raises ValueError."""
     flags: dict[str, dict[str, str | None]] = {}
     for component, flag, value in ((part, *it) for one in given for part, of in one.items() for it in of.items()):
-        before = flags.setdefault(component, {}).get(flag)
-        flags[component][flag] = value if before is None else _joined(before, value)
+        before = flags.setdefault(component, {}).setdefault(flag, value)
+        if value != before:
+            if flag not in LISTS:
+                raise ValueError(f"two faults give --{flag} of {component} other values")
+            flags[component][flag] = ",".join(dict.fromkeys(f"{before},{value}".split(",")))
     return flags
-
-
-def _joined(one: str, other: str | None) -> str | None:
-    """Two values of a flag as one: each part once."""
-    return None if other is None else ",".join(dict.fromkeys([*one.split(","), *other.split(",")]))
 
 
 @contextmanager
 def _objects(world: World, given: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    kube = Kube(world.api, "default")
-    kube.apply([dict(document) for document in given])
+    for document in given:
+        _beside(world, document).apply([dict(document)])
     yield
     if not world.goes:
         for document in reversed(given):
-            with suppress(ApiRefusal):
-                kube.delete(f"{document['apiVersion']}/{document['kind']}", document["metadata"]["name"])
+            try:
+                _beside(world, document).delete(
+                    f"{document['apiVersion']}/{document['kind']}", document["metadata"]["name"]
+                )
+            except ApiRefusal as refusal:
+                if refusal.status != 404:
+                    raise
+
+
+def _beside(world: World, document: Mapping[str, Any]) -> Kube:
+    """Requests in an object's own namespace."""
+    return Kube(world.api, document["metadata"].get("namespace", "default"))
 
 
 @contextmanager
 def _alters(world: World, given: Mapping[str, Any]) -> Iterator[None]:
     patches = ", ".join(_json_patch(**patch) for patch in given["patches"])
     mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": f"[{patches}]"}}
-    own = {"reinvocationPolicy": "Never", "mutations": [mutation]}
+    # An object for which the expressions fail is stored as it is. Otherwise it would be refused.
+    own = {"failurePolicy": "Ignore", "reinvocationPolicy": "Never", "mutations": [mutation]}
     with _objects(world, policy("Mutating", given, own, {})):
         yield
 
@@ -351,7 +370,8 @@ def _on_nodes(world: World, given: Mapping[str, str]) -> Iterator[None]:
 def _containers(world: World, given: Mapping[str, str]) -> Iterator[None]:
     real = f"{RUNTIME}.{secrets.token_hex(3)}"
     encoded = base64.b64encode(WRAPPER.replace("REAL", real).replace("CHANGE", given["change"]).encode()).decode()
-    wrap = f"mv {RUNTIME} {real} && echo {encoded} | base64 -d > {RUNTIME} && chmod +x {RUNTIME}"
+    new = f"{RUNTIME}.new"
+    wrap = f"cp -a {RUNTIME} {real} && echo {encoded} | base64 -d > {new} && chmod +x {new} && mv {new} {RUNTIME}"
     with _on_nodes(world, {"nodes": given["nodes"], "run": wrap, "undo": f"mv {real} {RUNTIME}"}):
         yield
 
@@ -362,7 +382,7 @@ def _again(world: World, given: Mapping[str, Any]) -> Iterator[None]:
 
     def once_more() -> None:
         for node in names:
-            with suppress(RuntimeError):
+            with suppress(RuntimeError, SubprocessError, OSError):
                 world.run(node, given["run"])
 
     with repeatedly(once_more, given["every"]):
@@ -389,22 +409,18 @@ def _kubectl(world: World, given: Sequence[Mapping[str, str]]) -> Iterator[None]
     real, path = program(world.api), os.environ.get("PATH", "")
     with tempfile.TemporaryDirectory(prefix="kubehave-kubectl-") as folder:
         wrapper = Path(folder) / "kubectl"
-        wrapper.write_text(f'#!/bin/sh\nreal={real}\n{"".join(map(_instead, given))}exec $real "$@"\n')
+        wrapper.write_text(f'#!/bin/sh\nreal={quote(real)}\n{"".join(map(_instead, given))}exec "$real" "$@"\n')
         wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
         os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
         try:
-            assert shutil.which("kubectl") == str(wrapper)
+            assert shutil.which("kubectl") == str(wrapper), f"{wrapper} cannot be run"
             yield
         finally:
             os.environ["PATH"] = path
 
 
 def _instead(given: Mapping[str, str]) -> str:
-    return f"if printf '%s' \"$*\" | grep -qE {_quoted(given['when'])}; then\n{given['run']}\nfi\n"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+    return f"if printf '%s' \"$*\" | grep -qE {quote(given['when'])}; then\n{given['run']}\nfi\n"
 
 
 Step = Callable[[World, Any], AbstractContextManager[None]]

@@ -68,7 +68,7 @@ def keep(item: pytest.Item, kubes: Sequence[Kube]) -> str | None:
 def _files(api: Api, kubes: Sequence[Kube]) -> Iterator[tuple[str, Callable[[], str]]]:
     """Name of each file, and what returns its text."""
     cluster = Kube(api, "default").aside()
-    # The nodes whose kubelets do not answer. It takes half a minute to see this, for each log.
+    # The nodes whose kubelets do not answer: each log asked of one takes half a minute. `_log` adds to them before the next.
     silent = {node.metadata.name for node in _list(cluster, "Node") if not is_ready(node)}
     yield "nodes.yaml", lambda: _yaml([_node(plain(node)) for node in cluster.list("Node")])
     for kube in (kube.aside() for kube in kubes):
@@ -95,12 +95,9 @@ def _list(kube: Kube, kind: str) -> list[Fields]:
 def _log(kube: Kube, pod: Fields, container: str, silent: set[str]) -> str:
     try:
         return "\n".join([*kube.logs(pod.metadata.name, container).splitlines()[-LOG_LINES:], ""])
-    except ApiRefusal as refusal:
-        if refusal.status >= 500:
+    except (ApiRefusal, HTTPError, OSError) as trouble:
+        if not isinstance(trouble, ApiRefusal) or trouble.status >= 500:
             silent.add(pod.spec.nodeName)
-        raise
-    except (HTTPError, OSError):
-        silent.add(pod.spec.nodeName)
         raise
 
 

@@ -1,4 +1,4 @@
-"""What is kept about a failed test, and that keeping it does not take long."""
+"""Keeping evidence of a failed test does not take long."""
 
 from __future__ import annotations
 

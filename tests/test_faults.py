@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import threading
@@ -197,12 +198,18 @@ def of(name: str, *make: dict[str, Any]) -> Fault:
 
 
 def test_several_faults_start_a_component_once_and_have_one_proxy() -> None:
-    one = of("one", {"alters": 1}, {"flags": {"etcd": {"a": "1", "b": None}}}, {"answers": ["rule"]})
-    two = of("two", {"on-nodes": "before"}, {"flags": {"etcd": {"a": "2,1"}}}, {"answers": ["other"]}, {"kubectl": "x"})
+    one = of("one", {"alters": 1}, {"flags": {"etcd": {"controllers": "1", "b": None}}}, {"answers": ["rule"]})
+    two = of(
+        "two",
+        {"on-nodes": "before"},
+        {"flags": {"etcd": {"controllers": "2,1"}}},
+        {"answers": ["other"]},
+        {"kubectl": "x"},
+    )
 
     assert list(steps_of([one, two])) == [
         ("two", "on-nodes", "before"),
-        ("one, two", "flags", {"etcd": {"a": "1,2", "b": None}}),
+        ("one, two", "flags", {"etcd": {"controllers": "1,2", "b": None}}),
         ("one, two", "answers", ["rule", "other"]),
         ("two", "kubectl", ["x"]),
         ("one", "alters", 1),
@@ -210,6 +217,14 @@ def test_several_faults_start_a_component_once_and_have_one_proxy() -> None:
     ]
 
 
+def test_two_faults_cannot_give_a_flag_two_values() -> None:
+    one, two = (of(name, {"flags": {"etcd": {"port": name}}}) for name in ("one", "two"))
+
+    with pytest.raises(ValueError, match="two faults give --port of etcd other values"):
+        list(steps_of([one, two]))
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="needs perl, as a node has it")
 def test_a_container_is_altered_before_the_runtime_makes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runtime, bundle = tmp_path / "crun", tmp_path / "bundle"
     runtime.write_text('#!/bin/sh\necho real "$@"\n')
@@ -273,6 +288,7 @@ def stub(certificate: Path) -> Iterator[StubCluster]:
 RULES: list[dict[str, Any]] = [
     {"method": "POST", "path": "/api/v1/namespaces$", "status": 409, "becomes": 201, "replace": {"Conflict": "Fine"}},
     {"method": "DELETE", "path": "/pods/web$", "drops": True},
+    {"method": "PUT", "path": "/pods/web$", "status": 500, "becomes": 200},
     {"method": "PUT", "path": "/pods/web$", "sends": {"right": "wrong"}},
 ]
 
