@@ -319,6 +319,9 @@ def _replace(world: World, node: str, component: str, text: str) -> None:
         with look:
             assert world.run(node, running).split() not in ([], was), f"{component} has not restarted"
             assert _is_healthy(world, node, component), f"{component} is not healthy"
+    if component == "kube-apiserver":
+        # Otherwise its Pods may take half a minute to hear of new Services again.
+        _starts_anew(Kube(world.api, "kube-system"), "Deployment", "coredns")
     if component in LEADERS and "--leader-elect=true" in text:
         _leads(world, component)
 
@@ -350,9 +353,13 @@ def _patched(kube: Kube, given: Mapping[str, Any], change: Mapping[str, Any]) ->
     """Patch an object, and restart the workloads that read it only when they start: "Deployment/coredns"."""
     kube.patch(given["kind"], given["name"], change, MERGE)
     for kind, _, name in (workload.partition("/") for workload in given.get("restart", ())):
-        again = {"metadata": {"annotations": {"kubehave/restarted": secrets.token_hex(4)}}}
-        kube.patch(kind, name, {"spec": {"template": again}}, MERGE)
-        kube.rolled_out(kind, name)
+        _starts_anew(kube, kind, name)
+
+
+def _starts_anew(kube: Kube, kind: str, name: str) -> None:
+    again = {"metadata": {"annotations": {"kubehave/restarted": secrets.token_hex(4)}}}
+    kube.patch(kind, name, {"spec": {"template": again}}, MERGE)
+    kube.rolled_out(kind, name)
 
 
 @contextmanager

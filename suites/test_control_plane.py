@@ -411,7 +411,6 @@ def test_a_deleted_mirror_pod_comes_back_and_nothing_stops(
 ) -> None:
     """A static Pod cannot be stopped through the API. Deleting its mirror Pod deletes the picture: the kubelet makes it again."""
     name, node, command_line = scheduler.metadata.name, scheduler.spec.nodeName, " ".join(program(scheduler))
-    (container,) = exactly(1, scheduler.status.containerStatuses)
     (process,) = exactly(1, (pid for pid, line in processes(run_on_node, node).items() if line == command_line))
 
     delete_if_there(system, scheduler)
@@ -421,8 +420,7 @@ def test_a_deleted_mirror_pod_comes_back_and_nothing_stops(
             pods = {pod.metadata.name: pod for pod in system.list("Pod", component="kube-scheduler")}
             assert name in pods, "the mirror Pod is gone"
             assert pods[name].metadata.uid != scheduler.metadata.uid, "the mirror Pod is still the same object"
-            (now,) = exactly(1, pods[name].status.containerStatuses)
-    assert (now.containerID, now.restartCount) == (container.containerID, container.restartCount)
+    # The kubelet may tell of an earlier restart up to a minute late, so its status proves nothing here.
     assert processes(run_on_node, node).get(process) == command_line
 
 
