@@ -3,8 +3,8 @@
 `tox run -e faults` does this for every fault whose result is missing or out of date; an interrupted run goes on where it
 stopped. Faults that cannot be mistaken for one another are made at once: none may break, or make inconclusive, what another
 one must break. A fault under which anything may be inconclusive is run only on what it must break. `tox run -e faults --
-NAME...` runs each of these faults anew, by itself. Each result is stored in
-docs/faults.json, and docs/faults.md is generated from that file. `--table` only writes docs/faults.md.
+NAME...` runs each of these faults anew, by itself. Each result is stored in docs/faults.json, and docs/faults.md is generated
+from that file. `--table` only writes docs/faults.md.
 
 `--few NAME...` runs only the tests of what a fault must break, and five others, on one cluster that is made right again after
 each fault. `--few` alone makes one cluster wrong in five ways at once, one of each kind, and does the same; the cluster goes
@@ -54,8 +54,7 @@ INNOCENTS = (
     "core-concepts/replicaset-adopts-earlier-pods",
 )
 
-#: The faults of `--few` alone: one of each kind that breaks something. They do not hide one another, and are seen
-#: soon.
+#: The faults of `--few` alone: one of each kind that breaks something. They do not hide one another, and are seen soon.
 FEW = (
     "pods-of-nginx-are-all-localhost",
     "no-replicationcontroller-controller",
@@ -63,7 +62,6 @@ FEW = (
     "no-quota-admission",
     "a-replace-of-nothing-succeeds",
 )
-
 
 #: How many faults are made at once at most. With more, one run takes longer than two runs of half as many.
 AT_ONCE = 16
@@ -183,7 +181,8 @@ def broken_by(fault: Fault, result: Result) -> dict[str, str]:
 
 def unseen(results: Sequence[Result]) -> list[str]:
     """The behaviors that no fault has broken."""
-    broken = {name for one in results for name in one[BROKEN]}
+    found = [(fault, latest(fault.name, results)) for fault in faults().values()]
+    broken = {name for fault, result in found if result for name in broken_by(fault, result)}
     return [it.id for it in _claims() if it.id not in broken]
 
 
