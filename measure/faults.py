@@ -57,7 +57,7 @@ INNOCENTS = (
 #: The faults of `--few` alone: one of each kind that breaks something. They do not hide one another, and are seen soon.
 FEW = (
     "pods-of-nginx-are-all-localhost",
-    "no-replicationcontroller-controller",
+    "no-leader-of-the-controllers",
     "one-node-is-in-two-networks",
     "no-quota-admission",
     "a-replace-of-nothing-succeeds",
