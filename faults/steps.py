@@ -318,7 +318,8 @@ def _replace(world: World, node: str, component: str, text: str) -> None:
     for look in eventually(within=patience.pod_starts, every=0.5):
         with look:
             assert world.run(node, running).split() not in ([], was), f"{component} has not restarted"
-            assert _is_healthy(world, node, component), f"{component} is not healthy"
+            for needed in (component, "kube-apiserver"):  # which is not healthy without etcd
+                assert _is_healthy(world, node, needed), f"{needed} is not healthy"
     if component == "kube-apiserver":
         # Otherwise its Pods may take half a minute to hear of new Services again.
         _starts_anew(Kube(world.api, "kube-system"), "Deployment", "coredns")

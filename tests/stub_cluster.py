@@ -57,6 +57,8 @@ class StubCluster:
         self.creates: dict[str, tuple[int, dict[str, Any]]] = {}
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[Any] = []
+        #: Whether each request's client has shown a certificate.
+        self.identified: list[bool] = []
         #: Answers that replace the usual ones: (method, path) to HTTP status and body.
         self.answers: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
         #: The HTTP statuses of the first answers: (method, path) to those statuses. The usual answers follow them.
@@ -69,6 +71,9 @@ class StubCluster:
             disable_nagle_algorithm = True  # or each answer waits 40 ms for the caller to acknowledge its headers
 
             def _serve(self) -> None:
+                stub.identified.append(
+                    isinstance(self.connection, ssl.SSLSocket) and bool(self.connection.getpeercert())
+                )
                 text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 parts = urlsplit(self.path)
                 body = json.loads(text) if text else {}
@@ -89,6 +94,8 @@ class StubCluster:
         if certificate:
             secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             secured.load_cert_chain(certificate)
+            secured.load_verify_locations(certificate)
+            secured.verify_mode = ssl.CERT_OPTIONAL
             self._server.socket = secured.wrap_socket(self._server.socket, server_side=True)
         self.address = f"http{'s' if certificate else ''}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
