@@ -59,7 +59,7 @@ FEW = (
     "pods-of-nginx-are-all-localhost",
     "no-leader-of-the-controllers",
     "one-node-is-in-two-networks",
-    "no-quota-admission",
+    "an-old-key-is-left-in-etcd",
     "a-replace-of-nothing-succeeds",
 )
 
