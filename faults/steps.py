@@ -68,8 +68,11 @@ CERTIFICATE = "/etc/kubernetes/pki/apiserver"
 #: The components of which one at a time acts: the one that holds the Lease of this name.
 LEADERS = ("kube-controller-manager", "kube-scheduler")
 
-#: Seconds for a script on a node. It may wait until a component of the control plane runs anew.
-SCRIPT = 150
+#: Seconds until a component of the control plane runs anew. etcd takes 50 to 75: without it the kubelet cannot report.
+COMES_BACK = 150
+
+#: Seconds for a script on a node, which may wait for that.
+SCRIPT = COMES_BACK
 
 #: The nodes' OCI runtime, and what stands in its place to alter what containers are made of. REAL stands for the runtime's
 #: other name, and CHANGE for the code of a fault.
@@ -315,7 +318,7 @@ def _replace(world: World, node: str, component: str, text: str) -> None:
     was = world.run(node, running).split()
     encoded, new = base64.b64encode(text.encode()).decode(), "/etc/kubernetes/new"
     world.run(node, f"echo {encoded} | base64 -d > {new} && mv {new} {MANIFESTS}/{component}.yaml")
-    for look in eventually(within=patience.pod_starts, every=0.5):
+    for look in eventually(within=COMES_BACK, every=0.5):
         with look:
             assert world.run(node, running).split() not in ([], was), f"{component} has not restarted"
             for needed in (component, "kube-apiserver"):  # which is not healthy without etcd
