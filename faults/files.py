@@ -39,6 +39,19 @@ KINDS = {
 }
 
 
+#: The keys of what is given to a step, for those steps that do not take any. `faults.steps` says what they mean.
+KEYS: Mapping[str, set[str]] = {
+    "alters": {"resource", "operations", "when", "patches"},
+    "refuses": {"resource", "operations", "when", "says"},
+    "patch": {"kind", "namespace", "name", "change", "undo", "restart"},
+    "on-nodes": {"nodes", "run", "undo"},
+    "containers": {"nodes", "change"},
+    "again": {"nodes", "run", "every"},
+    "answers": {"method", "path", "sends", "drops", "status", "becomes", "replace"},
+    "kubectl": {"when", "run"},
+}
+
+
 @dataclass(frozen=True)
 class Fault:
     """One way in which a cluster can be wrong."""
@@ -66,6 +79,10 @@ def parse(kind: str, name: str, given: Mapping[str, Any]) -> Fault:
     breaks, others = frozenset(given.get("breaks", ())), given.get("others", {})
     if unknown := others.keys() - {"broken", "inconclusive"}:
         raise ValueError(f"{kind}/{name}: others: unknown verdict {', '.join(sorted(unknown))}")
+    for step, keys in ((step, keys) for part in given["make"] for step, keys in part.items() if step in KEYS):
+        for one in keys if isinstance(keys, list) else [keys]:
+            if unknown := {str(key) for key in one.keys() - KEYS[step]}:  # YAML takes `on` for a boolean
+                raise ValueError(f"{kind}/{name}: {step}: unknown key {', '.join(sorted(unknown))}")
     if strange := sorted(breaks - catalogue().keys()):
         raise ValueError(f"{kind}/{name}: breaks: no behavior {', '.join(strange)}")
     if bool(breaks) == (kind == "disturbances"):

@@ -15,6 +15,7 @@ rules that match count:
 
 from __future__ import annotations
 
+import http
 import http.client
 import http.server
 import json
@@ -35,6 +36,9 @@ HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"
 
 #: The path of a request whose answer does not end.
 WATCH = re.compile(r"[?&]watch=(true|True|1)")
+
+#: The statuses of answers without a body.
+BODILESS = (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED)
 
 #: The first byte that a client sends if it speaks TLS.
 TLS = b"\x16"
@@ -192,6 +196,9 @@ class AnswersAltered:
         for name, value in answer.getheaders():
             if name.lower() not in HOP:
                 request.send_header(name, value)
+        if status in BODILESS:
+            request.end_headers()
+            return
         request.send_header("Transfer-Encoding", "chunked")
         request.end_headers()
         try:

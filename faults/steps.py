@@ -126,7 +126,7 @@ class World:
 
     def run(self, node: str, script: str) -> str:
         """Run a script on a node, and return what it prints. Raises RuntimeError if it fails."""
-        done = self.nodes.run(node, ["sh", "-c", script], timeout=SCRIPT)
+        done = self.nodes.run(node, ["sh", "-ec", script], timeout=SCRIPT)
         if done.code:
             raise RuntimeError(f"{node}: exit code {done.code}: {done.stderr.strip()}")
         return done.stdout
@@ -253,8 +253,6 @@ def policy(
     kind: str, given: Mapping[str, Any], own: Mapping[str, Any], binding: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """An admission policy and its binding, with what only their kind has. They do not count in the cluster's own namespaces."""
-    if unknown := given.keys() - {"resource", "operations", "when", "patches", "says"}:
-        raise ValueError(f"unknown keys: {unknown}")
     parts = given["resource"].split("/")
     at = next(number for number, part in enumerate(parts) if re.fullmatch(r"v\d\w*", part))
     group, version, resource = parts[:at] or [""], parts[at], "/".join(parts[at + 1 :])

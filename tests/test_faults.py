@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -47,6 +49,8 @@ def test_every_fault_says_one_sentence() -> None:
     ("change", "why"),
     [
         ({"break": []}, "unknown key break"),
+        ({"make": [{"answers": [{"on": "GET"}]}]}, "answers: unknown key on"),
+        ({"make": [{"alters": {True: ["UPDATE"]}}]}, "alters: unknown key True"),
         ({"breaks": ["objects/no-such"]}, "no behavior objects/no-such"),
         ({"breaks": []}, "a fault breaks something"),
         ({"others": {"holds": []}}, "unknown verdict holds"),
@@ -199,21 +203,23 @@ def of(name: str, *make: dict[str, Any]) -> Fault:
 
 
 def test_several_faults_start_a_component_once_and_have_one_proxy() -> None:
-    one = of("one", {"alters": 1}, {"flags": {"etcd": {"controllers": "1", "b": None}}}, {"answers": ["rule"]})
+    alters, before, kubectl = {"when": "1"}, {"run": "before"}, {"run": "x"}
+    rule, other = {"path": "rule"}, {"path": "other"}
+    one = of("one", {"alters": alters}, {"flags": {"etcd": {"controllers": "1", "b": None}}}, {"answers": [rule]})
     two = of(
         "two",
-        {"on-nodes": "before"},
+        {"on-nodes": before},
         {"flags": {"etcd": {"controllers": "2,1"}}},
-        {"answers": ["other"]},
-        {"kubectl": "x"},
+        {"answers": [other]},
+        {"kubectl": kubectl},
     )
 
     assert list(steps_of([one, two])) == [
-        ("two", "on-nodes", "before"),
+        ("two", "on-nodes", before),
         ("one, two", "flags", {"etcd": {"controllers": "1,2", "b": None}}),
-        ("one, two", "answers", ["rule", "other"]),
-        ("two", "kubectl", ["x"]),
-        ("one", "alters", 1),
+        ("one, two", "answers", [rule, other]),
+        ("two", "kubectl", [kubectl]),
+        ("one", "alters", alters),
         ("one", "policies count", None),
     ]
 
@@ -362,6 +368,23 @@ def test_each_line_of_a_watch_is_altered(altered: str, stub: StubCluster) -> Non
     stub.answers["GET", "/api/v1/pods"] = (200, {"phase": "Conflict"})
 
     assert ask(f"{altered}/api/v1/pods?watch=true") == (200, '{"phase": "Fine"}')
+
+
+def test_an_answer_without_a_body_leaves_nothing_on_the_connection(
+    altered: str, stub: StubCluster, certificate: Path
+) -> None:
+    stub.answers["GET", "/openapi/v3"] = (304, {})
+    trusting = ssl.create_default_context(cafile=certificate)
+
+    with closing(http.client.HTTPSConnection(urlsplit(altered).netloc, context=trusting)) as connection:
+        statuses = []
+        for path in ("/openapi/v3", "/version"):
+            connection.request("GET", path)
+            with connection.getresponse() as answer:
+                answer.read()
+            statuses.append(answer.status)
+
+    assert statuses == [304, 200]
 
 
 @pytest.mark.parametrize("shows", [True, False])
