@@ -24,6 +24,9 @@ REASON, SIDE, MORE = 300, 120, 200
 #: Exceptions whose names are left out, because they only repeat the verdict.
 NAMELESS = ("AssertionError", "Inconclusive", "NotObserved", "Failed", "Skipped")
 
+#: The beginning of a call of `fixtures.counting.exactly`, whose message says only the numbers and what was found.
+COUNTS = "exactly("
+
 NOTES = (STILL_SO, NO_LONGER_SO, LAST_READ, POD_REFUSED, IMAGE_MISSING, NAMESPACE, AGAIN)
 
 #: The beginning of an exception's text: its class, with or without its module.
@@ -40,7 +43,7 @@ def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
     traceback = getattr(longrepr, "reprtraceback", None)
     entries = list(getattr(traceback, "reprentries", ()))
     told = _Parts.of(text)
-    parts = [*told.missing, told.what(_condition(entries)), *told.about]
+    parts = [*told.missing, told.what(_failed(entries)), *told.about]
     fixture = _fixture(entries) if report.when == "setup" else ""
     return fixture + "; ".join(parts) + (f" ({told.waited})" if told.waited else "")
 
@@ -111,6 +114,8 @@ class _Parts:
         """What failed: the assertion's message, or else the assertion itself with its values."""
         if self.message:
             name = "" if self.kind in NAMELESS or not self.kind else f"{self.kind}: "
+            if condition.startswith(COUNTS):
+                name = f"{_one_line(condition, SIDE)}: "
             return _one_line(name + "; ".join(self.message), REASON)
         if not self.values:
             return f"assert {condition}" if condition else self.kind or "no reason given"
@@ -136,19 +141,26 @@ def _both_sides(values: str) -> str:
     return f"{_one_line(left, SIDE)} == {_one_line(right, SIDE)}"
 
 
-def _condition(entries: Iterable[Any]) -> str:
-    """The condition of the assert statement that failed, as it is in the source; "" if it is longer than one line."""
+def _failed(entries: Iterable[Any]) -> str:
+    """What failed, as it is in the source: the condition of an assert statement, or a call of `exactly`.
+
+    "" if it is something else, or longer than one line.
+    """
     last = list(entries)[-1:]
     lines = [line for entry in last for line in getattr(entry, "lines", ()) if not line.startswith("E ")]
     marked = [line[1:] for line in lines if line.startswith(">")] or lines
     for line in marked:
         source = line.strip()
         try:
-            statement = ast.parse(source).body[0]
+            statement = ast.parse(f"{source} pass" if source.endswith(":") else source).body[0]
         except (SyntaxError, IndexError):
             continue
         if isinstance(statement, ast.Assert):
             return ast.get_source_segment(source, statement.test) or ""
+        for call in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
+            text = ast.get_source_segment(source, call) or ""
+            if text.startswith(COUNTS):
+                return text
     return ""
 
 

@@ -26,6 +26,7 @@ SAMPLES = '''
 import pytest
 
 from fixtures.api import ApiRefusal
+from fixtures.counting import exactly
 from fixtures.inconclusive import Inconclusive
 from fixtures.kube import Kube
 from fixtures.patience import Budget
@@ -95,6 +96,10 @@ def test_several_lines(kube):
     assert [
         "a",
     ] == kube.list("Pod")
+
+
+def test_number_of_things(kube):
+    (one, other) = exactly(2, kube.list("Pod"))
 
 
 def test_message():
@@ -191,6 +196,9 @@ EXPECTED = {
     ),
     "several_lines": (
         "assert ['a'] == [Pod web]; At index 0 diff: 'a' != Pod web; last read: Pod web is Running, Ready"
+    ),
+    "number_of_things": (
+        'exactly(2, kube.list("Pod")): expected 2, found 1: [Pod web]; last read: Pod web is Running, Ready'
     ),
     "message": "there is no Pod",
     "long_message": f"web is Pending:; Unschedulable; {'x' * 268}...",
