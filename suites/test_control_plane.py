@@ -242,7 +242,8 @@ def test_an_agent_of_the_network_plugin_runs_on_every_node(
             for agent in network_agents:
                 expected = intended(agent, nodes)
                 assert expected, f"{agent.metadata.name} selects no node"
-                assert ready_on(api, agent, expected) == expected, f"the agent is {agent.metadata.name}"
+                there = ready_on(api, agent, expected)
+                assert there == expected, f"{agent.metadata.name} is Ready on {there}, and not on all of {expected}"
 
 
 @pytest.fixture
@@ -281,7 +282,8 @@ def test_coredns_answers_on_every_node(dns: tuple[str, set[str]], inside: Inside
         with look:
             for node in inside.nodes:
                 answer = inside.run("dig", f"@{address}", "+search", "+short", limit, "+tries=1", *questions, node=node)
-                assert answer.stdout.split() == [address, kubernetes], f"from {node}"
+                found = answer.stdout.split()
+                assert found == [address, kubernetes], f"on {node} {questions[::2]} have the addresses {found}"
 
 
 # --- the components
@@ -316,8 +318,10 @@ def test_each_control_plane_node_runs_the_four_components(
     for look in eventually(within=patience.mirror_pod_returns):
         with look:
             pods = {pod.metadata.name: pod for pod in system.pods(tier="control-plane")}
-            assert [name for name in components if name not in pods] == [], "these Pods do not exist"
-            assert [name for name in components if not is_ready(pods[name])] == [], "these Pods are not Ready"
+            missing = [name for name in components if name not in pods]
+            assert missing == [], f"these Pods do not exist: {missing}"
+            unready = [name for name in components if not is_ready(pods[name])]
+            assert unready == [], f"these Pods are not Ready: {unready}"
 
     for name, (component, node) in components.items():
         (owner,) = exactly(1, pods[name].metadata.ownerReferences)
@@ -458,7 +462,8 @@ def test_only_the_api_server_is_told_how_to_reach_etcd(api: Api, components: dic
         with look:
             pods = [pod for pod in everywhere(api, "Pod") if can_have_files_of_its_node(pod)]
             words = {f"{pod.metadata.namespace}/{pod.metadata.name}": words_of(pod) for pod in pods}
-            assert [name for name in programs if name not in words] == [], "these Pods do not exist"
+            missing = [name for name in programs if name not in words]
+            assert missing == [], f"these Pods do not exist: {missing}"
 
     flags = {name: {word.partition("=")[0] for word in line} for name, line in sorted(words.items())}
     servers = sorted(name for name, component in programs.items() if component == "kube-apiserver")
@@ -532,7 +537,8 @@ def test_only_the_api_server_is_connected_to_etcd(
             accepted = {it.peer for it in everything if it.address in etcd_addresses}
             own = {it.address for it in everything if it.peer in etcd_addresses}
             assert accepted & own, "no connection is seen at both ends"
-            assert accepted - own == set(), "clients of etcd that are not on the network of a node"
+            foreign = accepted - own
+            assert foreign == set(), f"clients of etcd that are not on the network of a node: {foreign}"
 
 
 # --- requests
@@ -656,7 +662,7 @@ def test_a_valid_credential_without_the_right_makes_nothing(
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
 
     known = guest.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json.dumps(review))
-    assert known.status == 201, known.body
+    assert known.status == 201
     user = known.thing("SelfSubjectReview", "authentication.k8s.io/v1").status.userInfo
     assert str(user.username).startswith("system:serviceaccount:")
     assert guest.post(pods_path, pod).status == 403
@@ -689,7 +695,7 @@ def test_an_invalid_object_is_not_made(
     """At last it checks the object. What it cannot read gets 400, what breaks a rule 422, and the answer names the field."""
     answer = us.post(f"{pods_path}?fieldValidation=Strict", body)
 
-    assert answer.status == status, answer.body
+    assert answer.status == status
     assert named in str(answer.thing("Status").message)
     assert us.post(f"{pods_path}?fieldValidation=Strict&dryRun=All", json.dumps(load(POD))).status == 201
     assert kube.list("Pod") == []
@@ -1028,7 +1034,7 @@ def test_the_api_servers_certificate_names_it(inside: Inside, api_server: str) -
         reply = ask(inside, f"https://{host}/version", *options)
         assert reply.status is not None, f"{host}: {reply.error}"
     reply = ask(inside, "https://somebody.else.example/version", *options)
-    assert reply.error.startswith(UNTRUSTED), reply
+    assert reply.error.startswith(UNTRUSTED), f"the client takes the server for somebody.else.example: {reply}"
 
 
 @pytest.mark.behavior("controllers/https-encrypts-and-identifies")
@@ -1042,7 +1048,7 @@ def test_a_client_without_the_clusters_ca_refuses_the_api_server(
     assert ask(inside, url, "--cacert", CLUSTERS_CA).status is not None
     for options in (another, ()):
         reply = ask(inside, url, *options)
-        assert reply.error.startswith(UNTRUSTED), reply
+        assert reply.error.startswith(UNTRUSTED), f"a client with the options {options} trusts the server: {reply}"
 
 
 @pytest.mark.behavior("controllers/https-encrypts-and-identifies")

@@ -207,7 +207,8 @@ def test_each_kind_of_probe_judges_its_own_container(kube: Kube, pod_of_all_hand
         assert kube.exec(pod_of_all_handlers, *fail, container=container).code == 0
         for look in eventually(within=patience.probe_counts):
             with look:
-                assert unready(kube, pod_of_all_handlers) == [container], f"only {container} fails its probe"
+                not_ready = unready(kube, pod_of_all_handlers)
+                assert not_ready == [container], f"the probe of {container} fails, and not ready are {not_ready}"
         assert kube.exec(pod_of_all_handlers, *repair, container=container).code == 0
 
     for look in eventually(within=patience.probe_counts):
