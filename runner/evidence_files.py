@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -39,6 +40,12 @@ KINDS = (
     *("Service", "EndpointSlice", "PersistentVolumeClaim", "Ingress", "ConfigMap"),
 )
 
+#: For how many seconds a kubelet that has not answered is asked for no log: each one would take half a minute.
+SILENT = 300
+
+#: The nodes whose kubelets have not answered, and when (monotonic). A node may be lost without anybody's notice.
+_silent: dict[str, float] = {}
+
 #: What must not end the run: trouble while evidence is collected, and the end of the test's time just then.
 TROUBLE = (Exception, pytest.fail.Exception)
 
@@ -68,17 +75,16 @@ def keep(item: pytest.Item, kubes: Sequence[Kube]) -> str | None:
 def _files(api: Api, kubes: Sequence[Kube]) -> Iterator[tuple[str, Callable[[], str]]]:
     """Name of each file, and what returns its text."""
     cluster = Kube(api, "default").aside()
-    # The nodes whose kubelets do not answer: each log asked of one takes half a minute. `_log` adds to them before the next.
-    silent = {node.metadata.name for node in _list(cluster, "Node") if not is_ready(node)}
+    lost = {node.metadata.name for node in _list(cluster, "Node") if not is_ready(node)}
     yield "nodes.yaml", lambda: _yaml([_node(plain(node)) for node in cluster.list("Node")])
     for kube in (kube.aside() for kube in kubes):
         yield "objects.yaml", partial(_objects, kube)
         yield "events.txt", partial(_events, kube)
         for pod in [pod for pod in _list(kube, "Pod") if pod.spec.nodeName][:LOGS]:
             for container in pod.spec.containers:
-                if pod.spec.nodeName not in silent:
+                if pod.spec.nodeName not in lost and not _is_silent(pod.spec.nodeName):
                     name = f"logs/{pod.metadata.name}-{container.name}.log"
-                    yield name, partial(_log, kube, pod, container.name, silent)
+                    yield name, partial(_log, kube, pod, container.name)
 
 
 def _objects(kube: Kube) -> str:
@@ -92,12 +98,16 @@ def _list(kube: Kube, kind: str) -> list[Fields]:
     return []
 
 
-def _log(kube: Kube, pod: Fields, container: str, silent: set[str]) -> str:
+def _is_silent(node: str) -> bool:
+    return time.monotonic() - _silent.get(node, -SILENT) < SILENT
+
+
+def _log(kube: Kube, pod: Fields, container: str) -> str:
     try:
         return "\n".join([*kube.logs(pod.metadata.name, container).splitlines()[-LOG_LINES:], ""])
     except (ApiRefusal, HTTPError, OSError) as trouble:
         if not isinstance(trouble, ApiRefusal) or trouble.status >= 500:
-            silent.add(pod.spec.nodeName)
+            _silent[pod.spec.nodeName] = time.monotonic()
         raise
 
 
