@@ -161,7 +161,7 @@ def test_every_kubelet_renews_the_lease_of_its_node(
         with look:
             now = leases()
             old = [name for name in names(nodes) if name not in now or now[name].renewTime <= before[name].renewTime]
-            assert old == [], "the Leases of these nodes have not been renewed"
+            assert old == [], f"the Leases of these nodes have not been renewed: {old}"
 
 
 def everywhere(api: Api, kind: str) -> list[Fields]:

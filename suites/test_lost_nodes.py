@@ -220,7 +220,7 @@ def evicted(outage: Outage, pod: Fields) -> datetime:
     for look in eventually(within=patience.controller_acts):
         with look:
             ends = [state.metadata for state in outage.states(pod) if state.metadata.deletionTimestamp]
-            assert ends, f"the Pod {pod.metadata.name} is not evicted"
+            assert ends, f"the Pod {pod.metadata.name} is not evicted, though its node has the taint {UNREACHABLE}"
     return moment(ends[0].deletionTimestamp) - timedelta(seconds=ends[0].deletionGracePeriodSeconds)
 
 

@@ -80,7 +80,8 @@ def test_every_node_reaches_every_other_node(nodes: list[Fields], run_on_node: R
 
     for look in eventually(within=patience.server_listens):
         with look:
-            assert [names(pair) for pair in pairs if not connects(*pair)] == []
+            failed = [" to ".join(names(pair)) for pair in pairs if not connects(*pair)]
+            assert failed == [], f"the kubelet's port cannot be reached from {', '.join(failed)}"
 
 
 @pytest.mark.behavior("controllers/nodes-share-a-network")
@@ -99,7 +100,8 @@ def test_a_pods_port_is_closed_on_the_ip_of_its_node(api: Api, nodes: list[Field
             assert silent_kubelets(api, inside, hosts, client) == [], "the client does not reach these nodes"
 
     assert len(at_nodes) == len(servers)
-    assert {ip: answer for ip, answer in at_nodes.items() if answer not in CLOSED} == {}
+    opened = {ip: answer for ip, answer in at_nodes.items() if answer not in CLOSED}
+    assert opened == {}, f"port {PORT} is open at IPs of nodes: {opened}"
 
 
 # --- the network of the Pods

@@ -135,7 +135,7 @@ def refusals_of(kube: Kube, files: Iterable[str]) -> dict[str, str]:
                 kube.create(document, dryRun="All")
             except ApiRefusal as refusal:
                 if refusal.status != 409:
-                    refusals[name] = str(refusal)
+                    refusals[name] = f"{refusal.status} {refusal.message}"
     return refusals
 
 
