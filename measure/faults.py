@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,11 @@ def _apart(one: Fault, other: Fault) -> bool:
     return not (one.breaks & touched[1] or other.breaks & touched[0])
 
 
+def hidden_in(group: Sequence[Fault], result: Result) -> list[Fault]:
+    """The faults of a group that have not broken all that they must. Another one may have hidden them."""
+    return [fault for fault in group if len(group) > 1 and not fault.breaks <= result[BROKEN].keys()]
+
+
 def broken_by(fault: Fault, result: Result) -> dict[str, str]:
     """What the fault broke, with the reasons. In a run with others, that is what no other one's file names."""
     others = [faults()[name] for name in result["faults"] if name != fault.name and name in faults()]
@@ -310,7 +316,12 @@ def all_of(names: Sequence[str]) -> int:
             continue
         results.append(result_of(group, report, seconds))
         store(results)
-        code = _tell(group, list(problems(together(group), results[-1])), seconds) or code
+        whole, hidden = together(group), hidden_in(group, results[-1])
+        seen = replace(whole, breaks=whole.breaks & results[-1][BROKEN].keys()) if hidden else whole
+        code = _tell(group, list(problems(seen, results[-1])), seconds) or code
+        for fault in hidden:
+            say(f"  {fault.name} has not broken all that it must; it is run again by itself")
+        groups += [[fault] for fault in hidden]
     if not names:
         for name in unseen(results):
             say(f"no fault breaks {name}")

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+import measure.faults
 from faults import files, proxy, steps
 from faults.files import KINDS, Fault, faults, listing, named, parse
 from faults.steps import POLICIES, STEPS, World, policy, steps_of, with_flags
@@ -486,6 +487,23 @@ def test_of_several_faults_each_has_broken_what_its_file_says() -> None:
 
     assert "| controllers/liveness-restarts | no-liveness-probes |" in lines
     assert "| controllers/job-in-parallel | no-job-controller |" in lines
+
+
+def test_a_fault_that_another_one_has_hidden_is_run_again_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = named("no-quota-controller"), named("no-leader-of-the-controllers")
+    runs: list[list[str]] = []
+
+    def run(names: list[str], _options: list[str]) -> tuple[int, dict[str, Any]]:
+        runs.append(names)
+        broken = named(names[-1]).breaks
+        return 1, {"behaviors": [{"id": it, "verdict": "broken", "reason": "why"} for it in broken], "tests": {}}
+
+    monkeypatch.setattr(measure.faults, "faults", lambda: {it.name: it for it in (one, other)})
+    for name, answer in {"run": run, "stored": list, "store": lambda _: None, "unseen": lambda _: []}.items():
+        monkeypatch.setattr(measure.faults, name, answer)
+
+    assert measure.faults.all_of([]) == 0
+    assert runs == [[one.name, other.name], [one.name]]
 
 
 def test_the_stored_results_are_in_the_table(root: Path) -> None:
