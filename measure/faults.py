@@ -2,9 +2,10 @@
 
 `tox run -e faults` does this for every fault whose result is missing or out of date; an interrupted run goes on where it
 stopped. Faults that cannot be mistaken for one another are made at once: none may break, or make inconclusive, what another
-one must break. A fault under which anything may be inconclusive is run only on what it must break. `tox run -e faults --
-NAME...` runs each of these faults anew, by itself. Each result is stored in docs/faults.json, and docs/faults.md is generated
-from that file. `--table` only writes docs/faults.md.
+one must break. One that has not broken all that it must is run again by itself, because another one may have hidden it. A
+fault under which anything may be inconclusive is run only on what it must break. `tox run -e faults -- NAME...` runs each of
+these faults anew, by itself. Each result is stored in docs/faults.json, and docs/faults.md is generated from that file.
+`--table` only writes docs/faults.md.
 
 `--few NAME...` runs only the tests of what a fault must break, and five others, on one cluster that is made right again after
 each fault. `--few` alone makes one cluster wrong in five ways at once, one of each kind, and does the same; the cluster goes
